@@ -1,0 +1,367 @@
+//! State of a run as the store keeps it: the run, its steps and its attempts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::id::{Name, RunId};
+use crate::plan::{Budget, ConcurrencyPolicy, Plan};
+use crate::repository::RepoSpec;
+use crate::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, RunStatus, StepStatus};
+use crate::submit::AfterPolicy;
+use crate::usage::Usage;
+
+/// Everything a decision about one run looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunState {
+    /// The run.
+    pub run: Run,
+    /// Its steps, in the order of the plan.
+    pub steps: Vec<StepState>,
+    /// Its attempts, ended ones included, by step and number.
+    pub attempts: Vec<Attempt>,
+    /// The pinned plan.
+    pub plan: Arc<Plan>,
+    /// When the run wants to be looked at next: its `due` row of kind `timer`.
+    pub timer: Option<DateTime<Utc>>,
+}
+
+/// One execution of a workflow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Identifier; carries the time of submission.
+    pub id: RunId,
+    /// Tenant.
+    pub namespace: Name,
+    /// Name of the workflow.
+    pub workflow: Name,
+    /// Hash of the definition's text.
+    pub definition_hash: String,
+    /// Hash of the pinned plan.
+    pub plan_hash: String,
+    /// Status.
+    pub status: RunStatus,
+    /// Why it is pending.
+    pub pending_reason: Option<PendingReason>,
+    /// Why it is paused.
+    pub paused_reason: Option<PausedReason>,
+    /// Why it failed.
+    pub failure_code: Option<FailureCode>,
+    /// The failure in words.
+    pub error: Option<RunError>,
+    /// User metadata.
+    pub labels: BTreeMap<String, String>,
+    /// Values of all inputs, defaults filled in.
+    pub inputs: serde_json::Map<String, serde_json::Value>,
+    /// Repository.
+    pub repo: Option<RepoSpec>,
+    /// The commit everyone uses, once the first workspace has pinned it.
+    pub commit: Option<String>,
+    /// 0 to 3; 3 is the most urgent.
+    pub priority: u8,
+    /// Pool of steps that ask for none.
+    pub pool: Name,
+    /// Named session of a persistent workspace.
+    pub session: Option<Name>,
+    /// Runs named in the request.
+    pub after: Vec<RunId>,
+    /// Those of them that had not ended when last looked at.
+    pub after_open: Vec<RunId>,
+    /// What happens when one of them does not complete.
+    pub after_policy: AfterPolicy,
+    /// Not before this time.
+    pub start_at: Option<DateTime<Utc>>,
+    /// Limits.
+    pub budget: Option<Budget>,
+    /// The run that this one repeats.
+    pub rerun_of: Option<RunId>,
+    /// Keys that bound how many runs are at work at once; taken at the first claim, given back at the end.
+    pub slots: Vec<Slot>,
+    /// A cancel, or the run's time limit.
+    pub kill: Option<Kill>,
+    /// Time of submission: the instant in the id.
+    pub created_at: DateTime<Utc>,
+    /// First start of a step.
+    pub started_at: Option<DateTime<Utc>>,
+    /// End.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// End of the run's time limit, counted from the first start.
+    pub deadline: Option<DateTime<Utc>>,
+    /// Sum over all attempts.
+    pub usage: Usage,
+    /// Money and tokens reported after the end.
+    pub late_usage: Option<Usage>,
+    /// What the run hands back; latest snapshot while it runs, final afterwards.
+    pub result: Option<GitResult>,
+    /// Number of the current workspace; 0 before the first.
+    pub generation: u32,
+    /// Executor that holds the current workspace.
+    pub executor: Option<Name>,
+    /// Host of that executor.
+    pub host: Option<Name>,
+    /// Path of the current workspace on that host.
+    pub workspace: Option<String>,
+    /// Number of the last event.
+    pub event_seq: u64,
+    /// Id of the trace that the run belongs to.
+    pub trace_id: Option<String>,
+}
+
+/// A failure in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunError {
+    /// Its code.
+    pub code: FailureCode,
+    /// Whole text, with causes.
+    pub message: String,
+    /// The step it happened in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Name>,
+}
+
+/// A key that bounds how many runs are at work at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Namespace-qualified key.
+    pub key: String,
+    /// Most holders at once.
+    pub limit: u32,
+    /// What a newcomer does when it is taken.
+    pub policy: ConcurrencyPolicy,
+    /// Whether this run holds it.
+    pub held: bool,
+}
+
+/// A request to end a run that was committed before the run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kill {
+    /// When it was committed.
+    pub at: DateTime<Utc>,
+    /// Who asked: a user, or `hopyard` for policies.
+    pub by: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Without grace and without waiting for blobs.
+    pub force: bool,
+    /// Set when the run ends `failed` with this code instead of `killed`: its time limit passed.
+    pub failure: Option<FailureCode>,
+}
+
+/// State of one step of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepState {
+    /// Id within the plan.
+    pub id: Name,
+    /// Status.
+    pub status: StepStatus,
+    /// Why it is pending.
+    pub pending_reason: Option<PendingReason>,
+    /// Why it is paused.
+    pub paused_reason: Option<PausedReason>,
+    /// Why it failed.
+    pub failure_code: Option<FailureCode>,
+    /// The failure in words.
+    pub error: Option<String>,
+    /// Pool that its attempts are claimed from.
+    pub pool: Name,
+    /// Only this executor may claim it: it holds the run's workspace.
+    pub bound_to: Option<Name>,
+    /// Number of the last attempt.
+    pub attempt: u32,
+    /// Attempts that count against `retry`.
+    pub failures: u32,
+    /// Attempts lost with their executor.
+    pub lost: u32,
+    /// Grants that ran out before a process started.
+    pub unstarted: u32,
+    /// From when on it may be claimed; absent while it may not.
+    pub claimable_at: Option<DateTime<Utc>>,
+    /// First start of an attempt.
+    pub started_at: Option<DateTime<Utc>>,
+    /// End.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// What it wrote to its output file.
+    pub outputs: BTreeMap<String, String>,
+    /// Sum over its attempts.
+    pub usage: Usage,
+    /// Commit of the workspace before its first attempt; a retry starts from it.
+    pub before: Option<String>,
+}
+
+/// One try of a step on one executor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The step.
+    pub step: Name,
+    /// Number, from 1.
+    pub n: u32,
+    /// Status.
+    pub status: AttemptStatus,
+    /// Executor that holds or held the lease.
+    pub executor: Name,
+    /// Its host.
+    pub host: Name,
+    /// Secret of the lease; compared with every word of the executor.
+    pub token: Uuid,
+    /// The claim that was answered with it.
+    pub claim_id: Uuid,
+    /// End of the lease by the database's clock.
+    pub lease_until: DateTime<Utc>,
+    /// When it was granted.
+    pub leased_at: DateTime<Utc>,
+    /// Whether `attempt.leased` has been written.
+    pub announced: bool,
+    /// When its process was reported.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Process id.
+    pub pid: Option<u32>,
+    /// Path of the directory it worked in.
+    pub workspace: Option<String>,
+    /// Workspace it belongs to.
+    pub generation: u32,
+    /// Exit code of the process.
+    pub exit_code: Option<i32>,
+    /// Signal that ended the process.
+    pub signal: Option<i32>,
+    /// Why it failed.
+    pub failure_code: Option<FailureCode>,
+    /// The failure in words.
+    pub error: Option<String>,
+    /// Cumulative usage.
+    pub usage: Usage,
+    /// Length of its log.
+    pub log_bytes: u64,
+    /// Its log, once it has ended.
+    pub log: Option<BlobRef>,
+    /// Commit that keeps its work.
+    pub snapshot: Option<String>,
+}
+
+/// Bytes in the blob store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BlobRef {
+    /// `sha256:<hex>`.
+    pub digest: String,
+    /// Length in bytes.
+    pub size: u64,
+}
+
+/// What a run hands back from its workspace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GitResult {
+    /// Commit the run started from.
+    pub base: String,
+    /// Commit with its work; equal to `base` when nothing changed.
+    pub head: String,
+    /// Branch that holds `head`.
+    pub branch: String,
+    /// Changed files.
+    pub files: Vec<ChangedFile>,
+    /// Lines added.
+    pub insertions: u64,
+    /// Lines removed.
+    pub deletions: u64,
+    /// The patch from `base` to `head`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<BlobRef>,
+    /// A bundle with the branch; absent when nothing changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BlobRef>,
+}
+
+/// A file that a run changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangedFile {
+    /// Path from the root of the repository.
+    pub path: String,
+    /// `added`, `modified`, `deleted`, `renamed` or `typechange`.
+    pub status: String,
+    /// Lines added; 0 for binary files.
+    pub insertions: u64,
+    /// Lines removed; 0 for binary files.
+    pub deletions: u64,
+}
+
+impl RunState {
+    /// The state of a step.
+    pub fn step(&self, id: &str) -> Option<&StepState> {
+        self.steps.iter().find(|s| s.id.as_str() == id)
+    }
+
+    /// The attempt that holds or held this lease.
+    pub fn attempt(&self, step: &str, n: u32) -> Option<&Attempt> {
+        self.attempts.iter().find(|a| a.n == n && a.step.as_str() == step)
+    }
+
+    /// Attempts that have not ended.
+    pub fn live(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().filter(|a| !a.status.is_final())
+    }
+}
+
+/// A workspace directory on a host, for the janitor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkspaceRow {
+    /// `<run>-g<k>`.
+    pub id: String,
+    /// The run that made it.
+    pub run_id: RunId,
+    /// Tenant.
+    pub namespace: Name,
+    /// Number of the workspace within the run.
+    pub generation: u32,
+    /// Executor that made it.
+    pub executor: Name,
+    /// Host whose disk it is on.
+    pub host: Name,
+    /// Path on that host.
+    pub path: String,
+    /// Repository URL; absent for a scratch directory.
+    pub repo: Option<String>,
+    /// Named session; a persistent workspace.
+    pub session: Option<Name>,
+    /// Where it stands.
+    pub status: WorkspaceStatus,
+    /// When it was made.
+    #[serde(with = "crate::time::instant")]
+    #[schemars(with = "DateTime<Utc>")]
+    pub created_at: DateTime<Utc>,
+    /// When it was removed.
+    #[serde(with = "crate::time::maybe", default)]
+    #[schemars(with = "Option<DateTime<Utc>>")]
+    pub removed_at: Option<DateTime<Utc>>,
+    /// Bytes freed by its removal.
+    pub bytes: Option<u64>,
+}
+
+/// Where a workspace stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkspaceStatus {
+    /// Its run is not over.
+    Active,
+    /// A persistent workspace between runs.
+    Kept,
+    /// May be removed.
+    Reclaimable,
+    /// Is gone.
+    Removed,
+}
+
+impl WorkspaceStatus {
+    /// The written form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Kept => "kept",
+            Self::Reclaimable => "reclaimable",
+            Self::Removed => "removed",
+        }
+    }
+}

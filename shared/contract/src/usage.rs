@@ -1,0 +1,75 @@
+//! Usage: tokens, money, turns and tool calls, as they travel unchanged from an executor to every surface.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Tokens by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tokens {
+    /// Sent to models, without what came from or went to a cache.
+    #[serde(default)]
+    pub input: u64,
+    /// Received from models.
+    #[serde(default)]
+    pub output: u64,
+    /// Read from a provider's cache.
+    #[serde(default)]
+    pub cache_read: u64,
+    /// Written to a provider's cache.
+    #[serde(default)]
+    pub cache_write: u64,
+}
+
+/// Usage of an attempt, a step or a run; sums are plain additions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// Money in millionths of a US dollar; null when a price is unknown, 0 only when nothing was spent.
+    pub cost_microusd: Option<u64>,
+    /// Tokens by kind.
+    pub tokens: Tokens,
+    /// Turns of agents.
+    pub turns: u64,
+    /// Tool calls of agents.
+    pub tool_calls: u64,
+}
+
+impl Default for Usage {
+    /// Nothing used: cost 0, not unknown.
+    fn default() -> Self {
+        Self { cost_microusd: Some(0), tokens: Tokens::default(), turns: 0, tool_calls: 0 }
+    }
+}
+
+impl Usage {
+    /// The sum of both; an unknown cost makes the sum's cost unknown.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            cost_microusd: self.cost_microusd.zip(other.cost_microusd).map(|(a, b)| a.saturating_add(b)),
+            tokens: Tokens {
+                input: self.tokens.input.saturating_add(other.tokens.input),
+                output: self.tokens.output.saturating_add(other.tokens.output),
+                cache_read: self.tokens.cache_read.saturating_add(other.tokens.cache_read),
+                cache_write: self.tokens.cache_write.saturating_add(other.tokens.cache_write),
+            },
+            turns: self.turns.saturating_add(other.turns),
+            tool_calls: self.tool_calls.saturating_add(other.tool_calls),
+        }
+    }
+
+    /// The larger of both, field by field: cumulative reports that arrive late or twice change nothing.
+    #[must_use]
+    pub fn max(&self, other: &Self) -> Self {
+        Self {
+            cost_microusd: self.cost_microusd.zip(other.cost_microusd).map(|(a, b)| a.max(b)),
+            tokens: Tokens {
+                input: self.tokens.input.max(other.tokens.input),
+                output: self.tokens.output.max(other.tokens.output),
+                cache_read: self.tokens.cache_read.max(other.tokens.cache_read),
+                cache_write: self.tokens.cache_write.max(other.tokens.cache_write),
+            },
+            turns: self.turns.max(other.turns),
+            tool_calls: self.tool_calls.max(other.tool_calls),
+        }
+    }
+}
