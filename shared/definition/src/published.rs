@@ -1,0 +1,165 @@
+//! The published JSON Schema of a definition, from types that mirror what the readers take.
+#![expect(dead_code, reason = "the types are only read by the schema generator")]
+
+use std::collections::BTreeMap;
+
+use hopyard_contract::Name;
+use hopyard_contract::duration::Span;
+use hopyard_contract::plan::{Concurrency, ResultSpec, Retry, WorkspaceSpec};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+/// A workflow definition.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, title = "Hopyard workflow definition")]
+struct Workflow {
+    /// Version of the language: 1.
+    #[schemars(range(min = 1, max = 1))]
+    version: u32,
+    /// Name of the workflow.
+    name: Name,
+    /// JSON Schema of each input; one without a default is required.
+    #[schemars(length(max = 256))]
+    inputs: Option<BTreeMap<String, Map<String, Value>>>,
+    /// The directory the steps work in.
+    workspace: Option<WorkspaceSpec>,
+    /// Limits of money, turns and time.
+    budget: Option<BudgetSpec>,
+    /// Bound on runs at the same time.
+    concurrency: Option<Concurrency>,
+    /// Longest time from the first start to the end of the run.
+    timeout: Option<Span>,
+    /// What steps take that do not say otherwise.
+    defaults: Option<Defaults>,
+    /// Environment of every step; values are templates.
+    env: Option<BTreeMap<String, Scalar>>,
+    /// Steps, in any order; `needs` says what waits for what.
+    #[schemars(length(min = 1, max = 200))]
+    steps: Vec<StepSpec>,
+    /// How the work is handed back.
+    result: Option<ResultSpec>,
+}
+
+/// Limits of a run; each is optional.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct BudgetSpec {
+    /// Money in US dollars, read exactly as it is written, with at most six decimals.
+    cost_usd: Option<Amount>,
+    /// Turns of agents.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    turns: Option<u64>,
+    /// Time from the first start.
+    time: Option<Span>,
+}
+
+/// What steps take that do not say otherwise.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Defaults {
+    /// Longest time of one attempt.
+    timeout: Option<Span>,
+    /// Longest time without output.
+    idle_timeout: Option<Span>,
+    /// When and how often to try again; a step's own policy replaces this one.
+    retry: Option<Retry>,
+    /// Pool of executors.
+    pool: Option<Name>,
+    /// Time between TERM and KILL.
+    grace: Option<Span>,
+}
+
+/// One step: a script for a shell.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct StepSpec {
+    /// Id within the workflow.
+    id: Name,
+    /// Steps that have to end first: a list, or one id.
+    needs: Option<Needs>,
+    /// Condition, such as `failed()`; `completed()` if absent.
+    #[schemars(rename = "if")]
+    condition: Option<Scalar>,
+    /// Pool of executors.
+    pool: Option<Name>,
+    /// Environment; values are templates.
+    env: Option<BTreeMap<String, Scalar>>,
+    /// Longest time of one attempt.
+    timeout: Option<Span>,
+    /// Longest time without output.
+    idle_timeout: Option<Span>,
+    /// Time between TERM and KILL.
+    grace: Option<Span>,
+    /// When and how often to try again.
+    retry: Option<Retry>,
+    /// A script for `sh -e`, or for the interpreter its first line names by `#!`.
+    #[schemars(length(min = 1))]
+    shell: String,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Needs {
+    One(Name),
+    Many(#[schemars(length(max = 200))] Vec<Name>),
+}
+
+/// A text, or a number or boolean that is taken as it is written.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Scalar {
+    Text(String),
+    Number(f64),
+    Boolean(bool),
+}
+
+/// A decimal number of US dollars, as a number or a text.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Amount {
+    Number(#[schemars(range(min = 0, max = 1_000_000))] f64),
+    Text(#[schemars(regex(pattern = r"^[0-9]{1,7}(\.[0-9]{1,6})?$"))] String),
+}
+
+/// The JSON Schema (2020-12) of a definition: what editors check while one is written.
+///
+/// It describes shapes; names that have to exist, cycles and expressions are checked by [`crate::parse`] only.
+pub fn schema() -> Value {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = generator.into_root_schema_for::<Workflow>().to_value();
+    without_null(&mut schema);
+    schema
+}
+
+/// An absent field is left out of a definition, never written as null.
+fn without_null(value: &mut Value) {
+    let Value::Object(map) = value else {
+        if let Value::Array(items) = value {
+            items.iter_mut().for_each(without_null);
+        }
+        return;
+    };
+    if let Some(Value::Array(types)) = map.get_mut("type") {
+        types.retain(|t| t != "null");
+        if let [one] = types.as_slice() {
+            let one = one.clone();
+            map.insert("type".to_owned(), one);
+        }
+    }
+    if map.get("default").is_some_and(Value::is_null) {
+        map.remove("default");
+    }
+    if let Some(Value::Array(options)) = map.get_mut("anyOf") {
+        options.retain(|o| o != &serde_json::json!({"type": "null"}));
+        if let [Value::Object(only)] = options.as_slice() {
+            let only = only.clone();
+            map.remove("anyOf");
+            // What the field says about itself wins over what its type says.
+            for (key, inner) in only {
+                map.entry(key).or_insert(inner);
+            }
+        }
+    }
+    map.values_mut().for_each(without_null);
+}
