@@ -1,0 +1,179 @@
+//! Durable consumers: messages in whatever batch is waiting, acknowledged by the caller after its commit.
+
+use std::time::Duration;
+
+use async_nats::jetstream::AckKind;
+use async_nats::jetstream::consumer::PullConsumer;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::{FutureExt as _, StreamExt as _};
+use hopyard_contract::topology::ConsumerSpec;
+
+use crate::Bus;
+use crate::bus::header;
+use crate::instruments::messages;
+use crate::topology::Topology;
+
+/// A message of a durable consumer. It comes again unless it is acknowledged.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Subject.
+    pub subject: String,
+    /// Body.
+    pub body: Bytes,
+    /// Sequence in the stream.
+    pub sequence: u64,
+    /// When the stream stored it.
+    pub stored_at: DateTime<Utc>,
+    /// How often it was delivered, this time included.
+    pub deliveries: u64,
+    stream: &'static str,
+    message: async_nats::jetstream::Message,
+}
+
+impl Delivery {
+    /// A header, by name without regard to case.
+    pub fn header(&self, name: &str) -> Option<String> {
+        header(self.message.headers.as_ref(), name)
+    }
+
+    /// Stream time in nanoseconds.
+    pub fn time_ns(&self) -> i64 {
+        self.stored_at.timestamp_nanos_opt().unwrap_or_default()
+    }
+
+    /// Done: it does not come again. A lost acknowledgement only means one more delivery.
+    pub async fn ack(&self) {
+        self.settle(AckKind::Ack, "acked").await;
+    }
+
+    /// Not now: it comes again after `delay`.
+    pub async fn later(&self, delay: Duration) {
+        self.settle(AckKind::Nak(Some(delay)), "later").await;
+    }
+
+    async fn settle(&self, kind: AckKind, outcome: &str) {
+        messages().with_label_values(&[self.stream, outcome]).inc();
+        if let Err(error) = self.message.ack_with(kind).await {
+            tracing::warn!(%error, subject = self.subject, sequence = self.sequence, "an acknowledgement could not be sent");
+        }
+    }
+}
+
+/// Reads a durable consumer for ever; connection losses, wiped servers and re-created streams are overcome inside.
+pub struct Consumer {
+    bus: Bus,
+    topology: Topology,
+    spec: ConsumerSpec,
+    batch: usize,
+    open: Option<Source>,
+}
+
+type Source = async_nats::jetstream::consumer::pull::Stream;
+
+impl Consumer {
+    /// A consumer that takes up to `batch` messages at once.
+    pub fn new(bus: Bus, topology: Topology, spec: ConsumerSpec, batch: usize) -> Self {
+        Self { bus, topology, spec, batch, open: None }
+    }
+
+    /// Makes or compares the consumer now, so that a service can tell at its start.
+    ///
+    /// # Errors
+    /// When it is not as it has to be.
+    pub async fn ensure(&self) -> anyhow::Result<()> {
+        self.topology.consumer(&self.bus, &self.spec).await.map(drop)
+    }
+
+    /// Waits for at least one message and returns all that are waiting, at most a batch.
+    pub async fn next(&mut self) -> Vec<Delivery> {
+        loop {
+            let Some(source) = &mut self.open else {
+                match self.connect().await {
+                    Ok(source) => self.open = Some(source),
+                    Err(error) => {
+                        tracing::warn!(consumer = self.spec.durable, error = format!("{error:#}"), "the consumer cannot be read yet");
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                    }
+                }
+                continue;
+            };
+            match source.next().await {
+                Some(Ok(message)) => {
+                    let mut batch = vec![message];
+                    while batch.len() < self.batch
+                        && let Some(Some(Ok(message))) = source.next().now_or_never()
+                    {
+                        batch.push(message);
+                    }
+                    return batch.into_iter().filter_map(|m| delivery(self.spec.stream, m)).collect();
+                }
+                Some(Err(error)) => {
+                    tracing::info!(consumer = self.spec.durable, %error, "the consumer is opened again");
+                    self.open = None;
+                }
+                None => self.open = None,
+            }
+        }
+    }
+
+    /// Waits for one message without having any other one under way: for readers whose room varies.
+    pub async fn one(&mut self) -> Delivery {
+        loop {
+            match self.pull_one().await {
+                Ok(Some(delivery)) => return delivery,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(consumer = self.spec.durable, error = format!("{error:#}"), "the consumer cannot be read yet");
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+            }
+        }
+    }
+
+    async fn pull_one(&self) -> anyhow::Result<Option<Delivery>> {
+        let consumer = self.bind().await?;
+        // Several requests on one binding: making it costs a round trip.
+        for _ in 0..64 {
+            let mut messages = consumer.batch().max_messages(1).expires(Duration::from_secs(20)).messages().await?;
+            match messages.next().await {
+                Some(Ok(message)) => return Ok(delivery(self.spec.stream, message)),
+                Some(Err(error)) => anyhow::bail!("{error}"),
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+
+    async fn bind(&self) -> anyhow::Result<PullConsumer> {
+        // A wiped server has lost its streams: whoever reads makes them again.
+        match self.topology.consumer(&self.bus, &self.spec).await {
+            Ok(consumer) => Ok(consumer),
+            Err(_) => {
+                self.topology.ensure_streams(&self.bus).await?;
+                self.topology.consumer(&self.bus, &self.spec).await
+            }
+        }
+    }
+
+    async fn connect(&self) -> anyhow::Result<Source> {
+        let messages = self
+            .bind()
+            .await?
+            .stream()
+            .max_messages_per_batch(self.batch)
+            .expires(Duration::from_secs(30))
+            .heartbeat(Duration::from_secs(2))
+            .messages()
+            .await?;
+        Ok(messages)
+    }
+}
+
+pub(crate) fn delivery(stream: &'static str, message: async_nats::jetstream::Message) -> Option<Delivery> {
+    let (sequence, stored_at, deliveries) = {
+        let info = message.info().ok()?;
+        (info.stream_sequence, info.published, u64::try_from(info.delivered).unwrap_or(1))
+    };
+    Some(Delivery { subject: message.subject.to_string(), body: message.payload.clone(), sequence, stored_at, deliveries, stream, message })
+}
