@@ -1,0 +1,47 @@
+//! The metrics service's side of an embedded store.
+
+use async_trait::async_trait;
+use chrono::Utc;
+use sqlx::SqlitePool;
+
+use super::fault::fault;
+use super::rows::{decode, encode, micros};
+use crate::Result;
+use crate::metrics::MetricsStore;
+
+/// The one document of the metrics service.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pool: SqlitePool,
+}
+
+impl Metrics {
+    pub(super) fn new(pool: SqlitePool) -> Self {
+        Self { pool }
+    }
+}
+
+#[async_trait]
+impl MetricsStore for Metrics {
+    async fn load(&self) -> Result<Option<serde_json::Value>> {
+        let state: Option<String> =
+            sqlx::query_scalar("select state from state where id = 1").fetch_optional(&self.pool).await.map_err(fault)?;
+        state.map(|text| decode("metrics state", &text)).transpose()
+    }
+
+    async fn save(&self, version: i64, state: &serde_json::Value) -> Result<bool> {
+        let statement = if version == 0 {
+            "insert into state (id, version, saved_at, state) values (1, ?1 + 1, ?2, ?3) on conflict (id) do nothing"
+        } else {
+            "update state set version = ?1 + 1, saved_at = ?2, state = ?3 where id = 1 and version = ?1"
+        };
+        let saved = sqlx::query(statement)
+            .bind(version)
+            .bind(micros(Utc::now()))
+            .bind(encode("the metrics state", state)?)
+            .execute(&self.pool)
+            .await
+            .map_err(fault)?;
+        Ok(saved.rows_affected() == 1)
+    }
+}

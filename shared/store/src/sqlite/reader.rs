@@ -1,0 +1,222 @@
+//! The readers' side of an embedded store, in any process: connections that cannot write.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use hopyard_contract::event::Event;
+use hopyard_contract::run::{Run, RunState, Slot, WorkspaceRow, WorkspaceStatus};
+use hopyard_contract::status::{PendingReason, RunStatus};
+use hopyard_contract::submit::Receipt;
+use hopyard_contract::usage::Tokens;
+use hopyard_contract::view::WorkflowView;
+use hopyard_contract::{Name, RunId, Usage};
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, SqlitePool};
+
+use super::definitions::{self, Plans};
+use super::fault::fault;
+use super::rows::{ExecutorRecord, WorkspaceRecord, decode, micros, signed, unsigned, word};
+use super::{listing, reading};
+use crate::read::{Reader, RunFilter, UsageRow};
+use crate::runs::{Claimable, ExecutorRow};
+use crate::{Error, Result};
+
+/// Longest that a read may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+// Keys of a run's slots that others hold to the limit.
+pub(super) const TAKEN: &str = "select w.key from run_slots w where w.run_id = ?1 and w.held = 0 \
+     and w.max <= (select count(*) from run_slots h where h.key = w.key and h.held = 1) limit 1";
+pub(super) const EVENTS: &str = "select page from events where run_id = ?1 and exists (select 1 from runs where id = ?1 and namespace = ?2) \
+     and first_seq >= coalesce((select first_seq from events where run_id = ?1 and first_seq <= ?3 + 1 order by first_seq desc limit 1), 0) \
+     order by first_seq limit ?4";
+pub(super) const RECEIPT: &str = "select data from receipts where seq = ?1 and namespace = ?2 order by time_ns desc limit 1";
+pub(super) const EXECUTORS: &str = "select * from executors order by id";
+pub(super) const WORKSPACES: &str = "select * from workspaces where namespace = ?1 and (status = ?2 or (?2 is null and status <> 'removed')) \
+     order by created_at desc, id desc limit ?3";
+pub(super) const USAGE: &str = "select workflow, count(*), case when count(cost_microusd) = count(*) then sum(cost_microusd) end, sum(tokens_input), \
+     sum(tokens_output), sum(tokens_cache_read), sum(tokens_cache_write), sum(turns), sum(tool_calls) \
+     from runs indexed by runs_by_namespace where namespace = ?1 and id >= ?2 and id < ?3 and created_at >= ?4 and created_at < ?5 \
+     group by workflow order by workflow";
+pub(super) const LIVE_COUNTS: &str =
+    "select namespace, status, count(*) from runs where finished_at is null group by namespace, status order by namespace, status";
+pub(super) const SCHEMA: &str = "select t.name, v.version from sqlite_schema t cross join (select max(version) as version from _sqlx_migrations) v \
+     where t.type = 'table' and t.name not like 'sqlite\\_%' escape '\\' and t.name <> '_sqlx_migrations' order by t.name";
+
+type Sums = (String, i64, Option<i64>, i64, i64, i64, i64, i64, i64);
+
+/// Reads of other services.
+#[derive(Debug)]
+pub(crate) struct Reads {
+    pool: SqlitePool,
+    plans: Arc<Plans>,
+}
+
+impl Reads {
+    pub(super) fn new(pool: SqlitePool, plans: Arc<Plans>) -> Self {
+        Self { pool, plans }
+    }
+
+    async fn connection(&self) -> Result<PoolConnection<Sqlite>> {
+        self.pool.acquire().await.map_err(fault)
+    }
+
+    async fn state(&self, namespace: &Name, id: RunId) -> Result<Option<RunState>> {
+        // One snapshot for all statements; dropping it ends it.
+        let mut snapshot = self.pool.begin().await.map_err(fault)?;
+        let found = reading::states(&mut snapshot, &self.plans, &[id]).await?.pop();
+        let Some(mut state) = found.filter(|s| s.run.namespace == *namespace) else { return Ok(None) };
+        if state.run.status == RunStatus::Pending && state.run.slots.iter().any(|s| !s.held) {
+            let taken: Option<String> = sqlx::query_scalar(TAKEN).bind(id.as_uuid()).fetch_optional(&mut *snapshot).await.map_err(fault)?;
+            if taken.is_some() {
+                await_slot(&mut state);
+            }
+        }
+        Ok(Some(state))
+    }
+}
+
+/// Says that a run waits for its slot, unless something else has to happen first. Nobody writes this down when it comes
+/// about, since that would change every waiting run whenever a slot is taken.
+fn await_slot(state: &mut RunState) {
+    let waits = |reason: &Option<PendingReason>| matches!(reason, None | Some(PendingReason::AwaitingExecutor));
+    if waits(&state.run.pending_reason) {
+        state.run.pending_reason = Some(PendingReason::AwaitingSlot);
+    }
+    for step in state.steps.iter_mut().filter(|s| s.claimable_at.is_some() && waits(&s.pending_reason)) {
+        step.pending_reason = Some(PendingReason::AwaitingSlot);
+    }
+}
+
+async fn within<T>(read: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(LIMIT, read).await.unwrap_or_else(|_| Err(Error::Unavailable("a read took longer than 2 s".to_owned())))
+}
+
+#[async_trait]
+impl Reader for Reads {
+    async fn run(&self, namespace: &Name, id: RunId) -> Result<Option<RunState>> {
+        within(self.state(namespace, id)).await
+    }
+
+    async fn runs(&self, namespace: &Name, filter: &RunFilter) -> Result<Vec<Run>> {
+        let mut query = listing::page(namespace, filter);
+        let rows = async { query.build_query_scalar::<String>().fetch_all(&self.pool).await.map_err(fault) };
+        within(rows).await?.iter().map(|data| decode("run", data)).collect()
+    }
+
+    async fn events(&self, namespace: &Name, id: RunId, after: u64, limit: u32) -> Result<Vec<Event>> {
+        let query = sqlx::query_scalar(EVENTS).bind(id.as_uuid()).bind(namespace.as_str()).bind(signed(after)).bind(limit);
+        let pages: Vec<String> = within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await?;
+        let mut events = Vec::new();
+        for page in pages {
+            let page: Vec<Event> = decode(format_args!("page of events of run {id}"), &page)?;
+            events.extend(page.into_iter().filter(|e| e.seq > after));
+        }
+        events.truncate(limit as usize);
+        Ok(events)
+    }
+
+    async fn receipt(&self, namespace: &Name, seq: u64) -> Result<Option<Receipt>> {
+        let query = sqlx::query_scalar(RECEIPT).bind(signed(seq)).bind(namespace.as_str());
+        let data: Option<String> = within(async { query.fetch_optional(&self.pool).await.map_err(fault) }).await?;
+        data.map(|data| decode(format_args!("receipt {seq}"), &data)).transpose()
+    }
+
+    async fn workflows(&self, namespace: &Name, after: Option<&Name>, limit: u32) -> Result<Vec<WorkflowView>> {
+        let mut connection = self.connection().await?;
+        within(definitions::workflows(&mut connection, namespace, after, limit)).await
+    }
+
+    async fn workflow(&self, namespace: &Name, name: &Name, version: Option<u32>) -> Result<Option<WorkflowView>> {
+        let mut connection = self.connection().await?;
+        within(definitions::workflow(&mut connection, namespace, name, version)).await
+    }
+
+    async fn workflow_versions(&self, namespace: &Name, name: &Name) -> Result<Vec<WorkflowView>> {
+        let mut connection = self.connection().await?;
+        within(definitions::versions(&mut connection, namespace, name)).await
+    }
+
+    async fn definition(&self, namespace: &Name, hash: &str) -> Result<Option<String>> {
+        let mut connection = self.connection().await?;
+        within(definitions::source(&mut connection, namespace, hash)).await
+    }
+
+    async fn executors(&self) -> Result<Vec<ExecutorRow>> {
+        let query = sqlx::query_as::<_, ExecutorRecord>(EXECUTORS);
+        let rows = within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await?;
+        rows.into_iter().map(ExecutorRecord::read).collect()
+    }
+
+    async fn workspaces(&self, namespace: &Name, status: Option<WorkspaceStatus>, limit: u32) -> Result<Vec<WorkspaceRow>> {
+        let query = sqlx::query_as(WORKSPACES).bind(namespace.as_str()).bind(status.map(WorkspaceStatus::as_str)).bind(limit);
+        let rows: Vec<WorkspaceRecord> = within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await?;
+        rows.into_iter().map(WorkspaceRecord::read).collect()
+    }
+
+    async fn usage(&self, namespace: &Name, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<UsageRow>> {
+        let query = sqlx::query_as(USAGE)
+            .bind(namespace.as_str())
+            .bind(RunId::floor_of(from).as_uuid())
+            .bind(listing::ceiling(to).as_uuid())
+            .bind(micros(from))
+            .bind(micros(to));
+        let rows: Vec<Sums> = within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await?;
+        let read = |(workflow, runs, cost, input, output, cache_read, cache_write, turns, tool_calls): Sums| {
+            let tokens = Tokens {
+                input: unsigned(input)?,
+                output: unsigned(output)?,
+                cache_read: unsigned(cache_read)?,
+                cache_write: unsigned(cache_write)?,
+            };
+            let usage = Usage {
+                cost_microusd: cost.map(unsigned).transpose()?,
+                tokens,
+                turns: unsigned(turns)?,
+                tool_calls: unsigned(tool_calls)?,
+            };
+            Ok(UsageRow { workflow: word(&workflow)?, runs: unsigned(runs)?, usage })
+        };
+        rows.into_iter().map(read).collect()
+    }
+
+    async fn slot_holders(&self, slot: &Slot) -> Result<Vec<RunId>> {
+        let mut connection = self.connection().await?;
+        let mut holders = within(reading::slot_holders(&mut connection, std::slice::from_ref(&slot.key))).await?;
+        Ok(holders.remove(&slot.key).unwrap_or_default())
+    }
+
+    async fn statuses(&self, namespace: &Name, ids: &[RunId]) -> Result<Vec<(RunId, RunStatus)>> {
+        let mut connection = self.connection().await?;
+        within(reading::statuses(&mut connection, namespace, ids)).await
+    }
+
+    async fn claimable(&self) -> Result<Vec<Claimable>> {
+        let mut connection = self.connection().await?;
+        within(reading::claimable(&mut connection, Utc::now())).await
+    }
+
+    async fn live_counts(&self) -> Result<Vec<(Name, RunStatus, u64)>> {
+        let query = sqlx::query_as(LIVE_COUNTS);
+        let rows: Vec<(String, String, i64)> = within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await?;
+        rows.into_iter().map(|(namespace, status, count)| Ok((word(&namespace)?, word(&status)?, unsigned(count)?))).collect()
+    }
+
+    async fn outbox_age_ms(&self) -> Result<u64> {
+        let mut connection = self.connection().await?;
+        within(reading::outbox_age_ms(&mut connection, Utc::now())).await
+    }
+
+    async fn events_since(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<Event>> {
+        let mut connection = self.connection().await?;
+        within(reading::events_since(&mut connection, since, limit)).await
+    }
+
+    async fn schema(&self) -> Result<Vec<(String, i64)>> {
+        let query = sqlx::query_as(SCHEMA);
+        within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await
+    }
+}

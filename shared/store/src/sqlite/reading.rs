@@ -1,0 +1,140 @@
+//! Statements that the transaction, the scheduler's own reads and the readers share; each works on any connection.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use hopyard_contract::event::Event;
+use hopyard_contract::run::{Attempt, Run, RunState, StepState, WorkspaceRow, WorkspaceStatus};
+use hopyard_contract::status::RunStatus;
+use hopyard_contract::{Name, RunId};
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use super::definitions::Plans;
+use super::fault::fault;
+use super::rows::{WorkspaceRecord, decode, encode, id_list, instant, micros, unsigned, word};
+use crate::runs::Claimable;
+use crate::{Error, Result};
+
+pub(super) const RUNS: &str = "select id, data from runs where id in (select unhex(value) from json_each(?1)) order by id";
+pub(super) const STEPS: &str =
+    "select run_id, data from steps where run_id in (select unhex(value) from json_each(?1)) order by run_id, idx";
+pub(super) const ATTEMPTS: &str =
+    "select run_id, data from attempts where run_id in (select unhex(value) from json_each(?1)) order by run_id, step, n";
+pub(super) const TIMERS: &str = "select run_id, at from due where run_id in (select unhex(value) from json_each(?1)) and kind = 'timer'";
+pub(super) const STATUSES: &str = "select id, status from runs where id in (select unhex(value) from json_each(?1)) and namespace = ?2";
+pub(super) const HOLDERS: &str =
+    "select key, run_id from run_slots where held = 1 and key in (select value from json_each(?1)) order by key, run_id";
+pub(super) const CLAIMABLE: &str = "select pool, bound_to, count(*), min(claimable_at) from steps s where claimable_at is not null and claimable_at <= ?1 \
+     and not exists (select 1 from run_slots w where w.run_id = s.run_id and w.held = 0 \
+                     and w.max <= (select count(*) from run_slots h where h.key = w.key and h.held = 1)) \
+     group by pool, bound_to order by pool, bound_to";
+pub(super) const OUTBOX_AGE: &str = "select min(at) from outbox";
+// Whole instants: a page that is cut within one could not be continued from its last time.
+pub(super) const EVENTS_SINCE: &str = "select page from events where at >= ?1 \
+     and at <= coalesce((select at from events where at >= ?1 order by at, run_id, first_seq limit 1 offset ?2), 9223372036854775807) \
+     order by at, run_id, first_seq";
+pub(super) const WORKSPACES_OF_HOST: &str = "select * from workspaces where host = ?1 and status = ?2 order by created_at, id limit ?3";
+pub(super) const WORKSPACES_OF_STATUS: &str = "select * from workspaces where status = ?1 order by created_at, id limit ?2";
+
+/// Whole states of runs, in order of id.
+pub(super) async fn states(connection: &mut SqliteConnection, plans: &Plans, ids: &[RunId]) -> Result<Vec<RunState>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list = id_list(ids);
+    let runs: Vec<(Uuid, String)> = sqlx::query_as(RUNS).bind(&list).fetch_all(&mut *connection).await.map_err(fault)?;
+    let runs: Vec<Run> = runs.into_iter().map(|(id, data)| decode(format_args!("run {id}"), &data)).collect::<Result<_>>()?;
+    let mut steps: HashMap<Uuid, Vec<StepState>> = HashMap::with_capacity(runs.len());
+    for (id, data) in sqlx::query_as::<_, (Uuid, String)>(STEPS).bind(&list).fetch_all(&mut *connection).await.map_err(fault)? {
+        steps.entry(id).or_default().push(decode(format_args!("step of run {id}"), &data)?);
+    }
+    let mut attempts: HashMap<Uuid, Vec<Attempt>> = HashMap::with_capacity(runs.len());
+    for (id, data) in sqlx::query_as::<_, (Uuid, String)>(ATTEMPTS).bind(&list).fetch_all(&mut *connection).await.map_err(fault)? {
+        attempts.entry(id).or_default().push(decode(format_args!("attempt of run {id}"), &data)?);
+    }
+    let timers: Vec<(Uuid, i64)> = sqlx::query_as(TIMERS).bind(&list).fetch_all(&mut *connection).await.map_err(fault)?;
+    let timers: HashMap<Uuid, i64> = timers.into_iter().collect();
+    let hashes: HashSet<&String> = runs.iter().map(|r| &r.plan_hash).collect();
+    let known = plans.get(connection, &hashes.into_iter().cloned().collect::<Vec<_>>()).await?;
+    let whole = |run: Run| {
+        let id = run.id.as_uuid();
+        let plan = known.get(&run.plan_hash).ok_or_else(|| Error::Refused(format!("the plan {} of run {id} is missing", run.plan_hash)))?;
+        Ok(RunState {
+            steps: steps.remove(&id).unwrap_or_default(),
+            attempts: attempts.remove(&id).unwrap_or_default(),
+            plan: Arc::clone(plan),
+            timer: timers.get(&id).copied().map(instant).transpose()?,
+            run,
+        })
+    };
+    runs.into_iter().map(whole).collect()
+}
+
+/// Statuses of runs of a namespace.
+pub(super) async fn statuses(connection: &mut SqliteConnection, namespace: &Name, ids: &[RunId]) -> Result<Vec<(RunId, RunStatus)>> {
+    let rows: Vec<(Uuid, String)> =
+        sqlx::query_as(STATUSES).bind(id_list(ids)).bind(namespace.as_str()).fetch_all(connection).await.map_err(fault)?;
+    rows.into_iter().map(|(id, status)| Ok((RunId::from_uuid(id), word(&status)?))).collect()
+}
+
+/// Who holds each slot; keys that nobody holds are absent.
+pub(super) async fn slot_holders(connection: &mut SqliteConnection, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+    let rows: Vec<(String, Uuid)> = sqlx::query_as(HOLDERS).bind(encode("slot keys", keys)?).fetch_all(connection).await.map_err(fault)?;
+    let mut holders: HashMap<String, Vec<RunId>> = HashMap::new();
+    for (key, run) in rows {
+        holders.entry(key).or_default().push(RunId::from_uuid(run));
+    }
+    Ok(holders)
+}
+
+/// What could be claimed at an instant.
+pub(super) async fn claimable(connection: &mut SqliteConnection, now: DateTime<Utc>) -> Result<Vec<Claimable>> {
+    let rows: Vec<(String, Option<String>, i64, i64)> =
+        sqlx::query_as(CLAIMABLE).bind(micros(now)).fetch_all(connection).await.map_err(fault)?;
+    let read = |(pool, bound_to, count, oldest): (String, Option<String>, i64, i64)| {
+        Ok(Claimable {
+            pool: word(&pool)?,
+            bound_to: bound_to.as_deref().map(word).transpose()?,
+            count: unsigned(count)?,
+            oldest: instant(oldest)?,
+        })
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// Age of the oldest outbox row at an instant, in ms.
+pub(super) async fn outbox_age_ms(connection: &mut SqliteConnection, now: DateTime<Utc>) -> Result<u64> {
+    let oldest: Option<i64> = sqlx::query_scalar(OUTBOX_AGE).fetch_one(connection).await.map_err(fault)?;
+    Ok(oldest.map_or(0, |at| u64::try_from((micros(now) - at) / 1000).unwrap_or(0)))
+}
+
+/// Events since an instant in order of commit, at least `limit` pages of them if there are so many.
+pub(super) async fn events_since(connection: &mut SqliteConnection, since: DateTime<Utc>, limit: u32) -> Result<Vec<Event>> {
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let pages: Vec<String> =
+        sqlx::query_scalar(EVENTS_SINCE).bind(micros(since)).bind(limit - 1).fetch_all(connection).await.map_err(fault)?;
+    let mut events = Vec::with_capacity(pages.len());
+    for page in pages {
+        events.append(&mut decode::<Vec<Event>>("page of events", &page)?);
+    }
+    Ok(events)
+}
+
+/// Workspaces in a status, oldest first.
+pub(super) async fn workspaces(
+    connection: &mut SqliteConnection,
+    host: Option<&Name>,
+    status: WorkspaceStatus,
+    limit: u32,
+) -> Result<Vec<WorkspaceRow>> {
+    let query = match host {
+        Some(host) => sqlx::query_as(WORKSPACES_OF_HOST).bind(host.as_str()).bind(status.as_str()).bind(limit),
+        None => sqlx::query_as(WORKSPACES_OF_STATUS).bind(status.as_str()).bind(limit),
+    };
+    let rows: Vec<WorkspaceRecord> = query.fetch_all(connection).await.map_err(fault)?;
+    rows.into_iter().map(WorkspaceRecord::read).collect()
+}
