@@ -56,7 +56,18 @@ impl Topology {
         let wanted = self.stream_config(spec);
         let jetstream = bus.jetstream();
         let actual = match self.mode {
-            Mode::Manage => jetstream.create_or_update_stream(wanted.clone()).await?.config,
+            Mode::Manage => {
+                // While another service makes the same stream, the server takes the two for different ones that overlap.
+                let mut tries = 0;
+                loop {
+                    match jetstream.create_or_update_stream(wanted.clone()).await {
+                        Ok(made) => break made.config,
+                        Err(error) if tries == 10 => return Err(error.into()),
+                        Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                    }
+                    tries += 1;
+                }
+            }
             Mode::Verify => jetstream.get_stream(spec.name).await.context("is missing: run `hopyard topology apply`")?.cached_info().config.clone(),
         };
         // Older servers drop what they do not know without a word, so the answer is compared field by field.

@@ -16,7 +16,10 @@ fn the_files_in_the_repository_are_fresh() {
     let fresh: BTreeMap<String, String> = all().iter().map(|(name, schema)| ((*name).to_owned(), file(schema))).collect();
     let stale: Vec<&String> = fresh.iter().filter(|(name, text)| found.get(*name) != Some(text)).map(|(name, _)| name).collect();
     let dead: Vec<&String> = found.keys().filter(|name| !fresh.contains_key(*name)).collect();
-    assert!(stale.is_empty() && dead.is_empty(), "stale {stale:?}, dead {dead:?}: run `cargo run -p hopyard-contract --example write_schemas` and commit the files");
+    assert!(
+        stale.is_empty() && dead.is_empty(),
+        "stale {stale:?}, dead {dead:?}: run `cargo run -p hopyard-contract --example write_schemas` and commit the files"
+    );
 }
 
 #[test]
