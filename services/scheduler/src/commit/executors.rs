@@ -1,0 +1,187 @@
+//! What executors and janitors ask: claims, hellos and what may be removed.
+
+use std::collections::{BTreeSet, HashSet};
+
+use hopyard_contract::message::{Claim, ClaimReply, Grant, Hello, HelloReply, ReclaimOrder, WorkspacesQuery, WorkspacesReply};
+use hopyard_contract::plan::WorkspaceMode;
+use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
+use hopyard_contract::status::AttemptStatus;
+use hopyard_contract::{AttemptId, Name, RunId};
+use hopyard_runtime::clock::BootInstant;
+use hopyard_store::Error as StoreError;
+use hopyard_store::runs::{ClaimQuery, ExecutorRow, RunTx};
+use uuid::Uuid;
+
+use super::{Committer, Known, Round, apply};
+use crate::decide::{Input, Lease, Reply, Tick, grant};
+
+/// Most grants of one claim.
+const MAX_GRANTS: u32 = 64;
+
+impl Committer {
+    /// Leases claimable steps, best first, as many as the executor has free slots.
+    pub(super) async fn on_claim(&mut self, tx: &mut dyn RunTx, round: &mut Round, claim: &Claim) -> Result<ClaimReply, StoreError> {
+        self.seen(&claim.executor);
+        if let Some(repeated) = self.repeated_claim(tx, round, claim).await? {
+            return Ok(repeated);
+        }
+        let free = claim.free.min(MAX_GRANTS);
+        // What earlier claims of this transaction took still looks claimable to the store, and one more tells whether there is more.
+        let taken = u32::try_from(round.states.values().map(|l| l.after.live().count()).sum::<usize>()).unwrap_or(u32::MAX);
+        let query = ClaimQuery { pool: claim.pool.clone(), executor: claim.executor.clone(), limit: free.saturating_add(1).saturating_add(taken.min(500)), now: round.now };
+        let candidates = tx.candidates(&query).await?;
+        let unknown: Vec<RunId> = candidates.iter().map(|(id, _)| *id).filter(|id| !round.states.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect();
+        if !unknown.is_empty() {
+            let loaded = tx.load(&unknown).await?;
+            round.take(loaded);
+        }
+        self.lock_slots(tx, round, &candidates).await?;
+        let mut reply = ClaimReply { grants: Vec::new(), more: false };
+        for (run, step) in candidates {
+            if reply.grants.len() >= free as usize {
+                reply.more = true;
+                break;
+            }
+            if let Some(grant) = self.lease_one(tx, round, claim, run, step).await? {
+                reply.grants.push(grant);
+            }
+        }
+        Ok(reply)
+    }
+
+    /// A claim whose answer was lost gets the same attempts again, as far as they are still leased.
+    async fn repeated_claim(&self, tx: &mut dyn RunTx, round: &mut Round, claim: &Claim) -> Result<Option<ClaimReply>, StoreError> {
+        let runs = tx.claimed(claim.claim_id).await?;
+        let unknown: Vec<RunId> = runs.iter().copied().filter(|id| !round.states.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect();
+        if !unknown.is_empty() {
+            let loaded = tx.load(&unknown).await?;
+            round.take(loaded);
+        }
+        let states = round.states.values().map(|l| &l.after);
+        let grants: Vec<Grant> = states
+            .flat_map(|state| state.live().filter(|a| a.claim_id == claim.claim_id && a.executor == claim.executor).filter_map(|a| grant::grant(state, a.step.as_str(), a.n, self.settings.lease)))
+            .collect();
+        Ok((!runs.is_empty() || !grants.is_empty()).then_some(ClaimReply { grants, more: true }))
+    }
+
+    async fn lock_slots(&self, tx: &mut dyn RunTx, round: &mut Round, candidates: &[(RunId, Name)]) -> Result<(), StoreError> {
+        let mut keys: BTreeSet<String> = BTreeSet::new();
+        for (run, _) in candidates {
+            if let Some(state) = round.state(*run) {
+                keys.extend(state.run.slots.iter().filter(|s| !s.held).map(|s| s.key.clone()));
+            }
+        }
+        let keys: Vec<String> = keys.into_iter().filter(|key| !round.slots.contains_key(key)).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut holders = tx.slot_holders(&keys).await?;
+        for key in keys {
+            let mut held: BTreeSet<RunId> = holders.remove(&key).unwrap_or_default().into_iter().collect();
+            // Runs that ended in this very transaction have given theirs back.
+            held.retain(|id| round.state(*id).is_none_or(|s| !s.run.status.is_final()));
+            round.slots.insert(key, held);
+        }
+        Ok(())
+    }
+
+    async fn lease_one(&self, tx: &mut dyn RunTx, round: &mut Round, claim: &Claim, run: RunId, step: Name) -> Result<Option<Grant>, StoreError> {
+        let Some(state) = round.state(run) else { return Ok(None) };
+        let free = |round: &Round| state.run.slots.iter().all(|slot| slot.held || round.slots.get(&slot.key).is_none_or(|holders| holders.contains(&run) || holders.len() < slot.limit as usize));
+        if !free(round) {
+            return Ok(None);
+        }
+        let keys: Vec<String> = state.run.slots.iter().filter(|s| !s.held).map(|s| s.key.clone()).collect();
+        let session_workspace = match (&state.run.session, state.plan.workspace.mode, &state.run.executor) {
+            (Some(session), WorkspaceMode::Persistent, None) => {
+                let url = state.run.repo.as_ref().map(|r| r.url.clone());
+                tx.session_workspace(&state.run.namespace.clone(), url.as_deref(), &session.clone()).await?
+            }
+            _ => None,
+        };
+        let lease = Lease {
+            step,
+            executor: claim.executor.clone(),
+            host: claim.host.clone(),
+            token: Uuid::new_v4(),
+            claim_id: claim.claim_id,
+            length: self.settings.lease,
+            session_workspace,
+        };
+        match round.decide(run, &Input::Lease(lease)) {
+            Some(Reply::Granted(grant)) => {
+                for key in keys {
+                    round.slots.entry(key).or_default().insert(run);
+                }
+                Ok(Some(*grant))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// An executor says who it is; runs whose workspace it no longer has are moved elsewhere.
+    pub(super) async fn on_hello(&mut self, tx: &mut dyn RunTx, round: &mut Round, hello: &Hello) -> Result<HelloReply, StoreError> {
+        self.executors.insert(hello.executor.clone(), Known { seen: BootInstant::now(), draining: hello.draining });
+        round.writes.executors.retain(|e| e.id != hello.executor);
+        round.writes.executors.push(ExecutorRow {
+            id: hello.executor.clone(),
+            host: hello.host.clone(),
+            pool: hello.pool.clone(),
+            slots: hello.slots,
+            version: hello.version.clone(),
+            draining: hello.draining,
+            seen_at: round.now,
+        });
+        let bound = tx.bound_runs(&hello.executor).await?;
+        let unknown: Vec<RunId> = bound.iter().copied().filter(|id| !round.states.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect();
+        if !unknown.is_empty() {
+            let loaded = tx.load(&unknown).await?;
+            round.take(loaded);
+        }
+        let there: HashSet<&str> = hello.workspaces.iter().map(String::as_str).collect();
+        for id in bound {
+            let lacks = round.state(id).is_some_and(|s| s.run.workspace.is_some() && !there.contains(format!("{id}-g{}", s.run.generation).as_str()));
+            let why = if lacks { "the executor no longer has the workspace" } else { continue };
+            round.decide(id, &Input::Tick(Tick { unbind: Some(why), ..Tick::default() }));
+        }
+        Ok(HelloReply { lease_ms: self.settings.lease.millis(), renew_ms: self.settings.renew.millis() })
+    }
+
+    /// A janitor asks what of a host's disk may go.
+    pub(super) async fn on_workspaces(&mut self, tx: &mut dyn RunTx, round: &mut Round, query: &WorkspacesQuery) -> Result<WorkspacesReply, StoreError> {
+        let mut reply = WorkspacesReply { reclaimable: Vec::new(), keep: Vec::new(), unknown: Vec::new(), missing: Vec::new() };
+        let rows = tx.workspaces(&query.found).await?;
+        for id in &query.found {
+            match rows.iter().find(|row| row.id == *id) {
+                None => reply.unknown.push(id.clone()),
+                Some(row) if row.status == WorkspaceStatus::Active || row.status == WorkspaceStatus::Kept => reply.keep.push(id.clone()),
+                Some(row) => {
+                    let order = self.reclaim_order(tx, round, row).await?;
+                    match order {
+                        Some(order) => reply.reclaimable.push(order),
+                        None => reply.keep.push(id.clone()),
+                    }
+                }
+            }
+        }
+        Ok(reply)
+    }
+
+    /// A workspace goes only when nothing of the run lives in it and its work is kept.
+    async fn reclaim_order(&self, tx: &mut dyn RunTx, round: &mut Round, row: &WorkspaceRow) -> Result<Option<ReclaimOrder>, StoreError> {
+        if let Some(run) = apply::run_of_workspace(&row.id)
+            && !round.states.contains_key(&run)
+        {
+            let loaded = tx.load(&[run]).await?;
+            round.take(loaded);
+        }
+        let Some(state) = round.state(row.run_id) else { return Ok(None) };
+        let ours = || state.attempts.iter().filter(|a| a.generation == row.generation);
+        if ours().any(|a| !a.status.is_final()) {
+            return Ok(None);
+        }
+        let lost = ours().filter(|a| a.status == AttemptStatus::Lost && a.snapshot.is_none() && a.started_at.is_some());
+        let lost = lost.map(|a| AttemptId { run: row.run_id, step: a.step.clone(), n: a.n }).collect();
+        Ok(Some(ReclaimOrder { id: row.id.clone(), url: row.repo.clone(), lost }))
+    }
+}

@@ -1,0 +1,51 @@
+//! The order that goes with a lease: everything an executor needs to carry out the attempt.
+
+use std::collections::BTreeMap;
+
+use hopyard_contract::duration::Span;
+use hopyard_contract::message::{Grant, Restore, WorkspaceOrder};
+use hopyard_contract::plan::WorkspaceMode;
+use hopyard_contract::run::RunState;
+use hopyard_contract::{AttemptId, template};
+
+use super::scope::View;
+
+/// The grant of an attempt, made from the state alone, so that a repeated claim gets the same one.
+pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Option<Grant> {
+    let (run, spec, row) = (&state.run, state.plan.step(step)?, state.step(step)?);
+    let attempt = state.attempt(step, n)?;
+    let view = View { state, step: Some(spec) };
+    let env: BTreeMap<String, String> =
+        state.plan.env.iter().chain(&spec.env).map(|(key, value)| (key.clone(), template::render(value, &view))).collect();
+    let mode = state.plan.workspace.mode;
+    let repo = run.repo.as_ref().filter(|_| mode != WorkspaceMode::None);
+    let first_of_generation = !state.attempts.iter().any(|a| a.generation == attempt.generation && (a.n, &a.step) != (n, &attempt.step) && a.started_at.is_some());
+    let alone = !state.live().any(|a| (a.n, &a.step) != (n, &attempt.step));
+    let work = run.result.as_ref();
+    let workspace = WorkspaceOrder {
+        mode,
+        generation: attempt.generation,
+        url: repo.map(|r| r.url.clone()),
+        reference: repo.and_then(|r| r.reference.clone()),
+        commit: run.commit.clone(),
+        restore: work.filter(|_| attempt.generation > 1 && first_of_generation).map(|r| Restore { commit: r.head.clone(), bundle: r.bundle.clone() }),
+        // A retry starts from what was there before its step, unless another step is at work in the same directory.
+        reset_to: if n > 1 && alone { row.before.clone().or_else(|| work.map(|r| r.head.clone())).or_else(|| run.commit.clone()) } else { None },
+        session: run.session.clone().filter(|_| mode == WorkspaceMode::Persistent),
+        branch: template::render(&state.plan.result.branch, &View { state, step: None }),
+    };
+    Some(Grant {
+        attempt: AttemptId { run: run.id, step: spec.id.clone(), n },
+        token: attempt.token,
+        lease_ms: length.millis(),
+        namespace: run.namespace.clone(),
+        workflow: run.workflow.clone(),
+        work: spec.work.clone(),
+        env,
+        timeout_ms: spec.timeout.map(Span::millis),
+        idle_timeout_ms: spec.idle_timeout.map(Span::millis),
+        grace_ms: spec.grace.map(Span::millis),
+        workspace,
+        traceparent: None,
+    })
+}

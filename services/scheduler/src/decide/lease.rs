@@ -1,0 +1,151 @@
+//! Claims, renewals and pins: the right of one executor to one attempt.
+
+use hopyard_contract::duration::Span;
+use hopyard_contract::message::{LeaseState, Pin, PinReply, RenewAnswer, Renewal};
+use hopyard_contract::plan::WorkspaceMode;
+use hopyard_contract::run::{Attempt, WorkspaceRow, WorkspaceStatus};
+use hopyard_contract::status::{AttemptStatus, PendingReason, StepStatus};
+use hopyard_contract::Usage;
+
+use super::{Change, Effect, Lease, Reply};
+
+impl Change {
+    /// Leases a step, if it still can be claimed by this executor.
+    pub(super) fn on_lease(&mut self, lease: &Lease) {
+        self.reply = Reply::NotClaimable;
+        let Some(index) = self.step_index(lease.step.as_str()) else { return };
+        let step = &self.state.steps[index];
+        let claimable = step.status == StepStatus::Pending && step.claimable_at.is_some_and(|at| at <= self.now);
+        let ours = step.bound_to.as_ref().is_none_or(|executor| *executor == lease.executor);
+        if !claimable || !ours || self.state.run.kill.is_some() || self.state.run.status.is_final() {
+            return;
+        }
+        for slot in &mut self.state.run.slots {
+            slot.held = true;
+        }
+        let own_workspace = self.state.plan.workspace.mode != WorkspaceMode::None;
+        if own_workspace && self.state.run.executor.is_none() {
+            self.bind(lease);
+        }
+        let generation = if own_workspace { self.state.run.generation } else { 0 };
+        let step = &mut self.state.steps[index];
+        step.attempt += 1;
+        step.claimable_at = None;
+        step.pending_reason = Some(PendingReason::Starting);
+        let n = step.attempt;
+        self.state.attempts.push(Attempt {
+            step: lease.step.clone(),
+            n,
+            status: AttemptStatus::Leased,
+            executor: lease.executor.clone(),
+            host: lease.host.clone(),
+            token: lease.token,
+            claim_id: lease.claim_id,
+            lease_until: self.now + lease.length.delta(),
+            leased_at: self.now,
+            announced: false,
+            started_at: None,
+            finished_at: None,
+            pid: None,
+            workspace: None,
+            generation,
+            exit_code: None,
+            signal: None,
+            failure_code: None,
+            error: None,
+            usage: Usage::default(),
+            log_bytes: 0,
+            log: None,
+            snapshot: None,
+        });
+        self.progress();
+        if let Some(grant) = super::grant::grant(&self.state, lease.step.as_str(), n, lease.length) {
+            self.reply = Reply::Granted(Box::new(grant));
+        }
+    }
+
+    /// The run belongs to this executor as long as its workspace lives.
+    fn bind(&mut self, lease: &Lease) {
+        let run = &mut self.state.run;
+        run.generation += 1;
+        run.executor = Some(lease.executor.clone());
+        run.host = Some(lease.host.clone());
+        run.workspace = None;
+        for step in self.state.steps.iter_mut().filter(|s| s.claimable_at.is_some()) {
+            step.bound_to = Some(lease.executor.clone());
+        }
+        if let Some(row) = self.workspace_row() {
+            self.effects.push(Effect::Workspace(Box::new(row)));
+        }
+        // A named session moves its one workspace from run to run: the row of the run before gives way.
+        if let Some(earlier) = &lease.session_workspace
+            && earlier.run_id != self.state.run.id
+        {
+            let mut row = earlier.clone();
+            let elsewhere = row.host != lease.host;
+            row.status = if elsewhere { WorkspaceStatus::Reclaimable } else { WorkspaceStatus::Removed };
+            row.removed_at = (!elsewhere).then_some(self.now);
+            self.effects.push(Effect::Workspace(Box::new(row)));
+        }
+    }
+
+    /// The inventory row of the run's current workspace.
+    pub(super) fn workspace_row(&self) -> Option<WorkspaceRow> {
+        let run = &self.state.run;
+        let (Some(executor), Some(host)) = (&run.executor, &run.host) else { return None };
+        Some(WorkspaceRow {
+            id: format!("{}-g{}", run.id, run.generation),
+            run_id: run.id,
+            namespace: run.namespace.clone(),
+            generation: run.generation,
+            executor: executor.clone(),
+            host: host.clone(),
+            path: run.workspace.clone().unwrap_or_default(),
+            repo: run.repo.as_ref().map(|r| r.url.clone()),
+            session: run.session.clone().filter(|_| self.state.plan.workspace.mode == WorkspaceMode::Persistent),
+            status: WorkspaceStatus::Active,
+            created_at: self.now,
+            removed_at: None,
+            bytes: None,
+        })
+    }
+
+    /// Lets a lease go on and takes note of what was used so far.
+    pub(super) fn on_renew(&mut self, renewal: &Renewal, length: Span) {
+        let state = match self.attempt_index(&renewal.attempt, renewal.token) {
+            None => LeaseState::Stale,
+            Some(index) => match self.state.attempts[index].status {
+                AttemptStatus::Leased | AttemptStatus::Running => {
+                    let attempt = &mut self.state.attempts[index];
+                    attempt.lease_until = self.now + length.delta();
+                    attempt.usage = attempt.usage.max(&renewal.usage);
+                    attempt.log_bytes = attempt.log_bytes.max(renewal.log_bytes);
+                    self.sum_usage();
+                    LeaseState::Ok
+                }
+                AttemptStatus::Completed | AttemptStatus::Failed | AttemptStatus::Killed => LeaseState::Settled,
+                AttemptStatus::Lost => {
+                    self.late_usage(index, &renewal.usage);
+                    LeaseState::Stale
+                }
+            },
+        };
+        if state == LeaseState::Stale {
+            self.effects.push(Effect::Stale("renew"));
+        }
+        let kill = self.kill_order().filter(|_| state == LeaseState::Ok);
+        self.reply = Reply::Renewed(RenewAnswer { state, kill });
+    }
+
+    /// The first workspace says which commit the ref was; everyone gets the first answer.
+    pub(super) fn on_pin(&mut self, pin: &Pin) {
+        let live = self.attempt_index(&pin.attempt, pin.token).is_some_and(|i| !self.state.attempts[i].status.is_final());
+        if !live {
+            self.effects.push(Effect::Stale("pin"));
+            self.reply = Reply::Pinned(PinReply::Stale);
+            return;
+        }
+        let commit = self.state.run.commit.get_or_insert_with(|| pin.commit.clone()).clone();
+        self.reply = Reply::Pinned(PinReply::Pinned(commit));
+    }
+}

@@ -1,0 +1,14 @@
+//! Facts about the decision, and properties that hold after every input in any order.
+
+mod ending;
+mod invariants;
+mod killing;
+mod losing;
+mod placing;
+mod property;
+mod retrying;
+mod saying;
+mod spending;
+mod starting;
+mod waiting;
+mod world;

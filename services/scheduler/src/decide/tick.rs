@@ -1,0 +1,103 @@
+//! What time brings: leases that ran out, backoffs that passed, limits, starts, lost executors.
+
+use hopyard_contract::event::EventType;
+use hopyard_contract::run::WorkspaceStatus;
+use hopyard_contract::status::{AttemptStatus, FailureCode, PendingReason, StepStatus};
+use serde_json::json;
+
+use super::{Change, Effect, LOST_LIMIT, Tick, UNSTARTED_LIMIT};
+
+impl Change {
+    /// Looks at everything that depends on the clock or on others.
+    pub(super) fn on_tick(&mut self, tick: &Tick) {
+        if self.state.run.status.is_final() {
+            return;
+        }
+        self.look_at_parents(&tick.parents);
+        if tick.may_expire {
+            self.expire_leases();
+        }
+        if let Some(why) = tick.unbind {
+            self.unbind(why);
+        }
+        if self.state.run.kill.is_none() && self.state.run.deadline.is_some_and(|at| at <= self.now) {
+            self.on_deadline();
+        }
+        for index in 0..self.state.steps.len() {
+            let step = &self.state.steps[index];
+            if step.pending_reason == Some(PendingReason::RetryBackoff) && step.claimable_at.is_some_and(|at| at <= self.now) {
+                self.make_claimable(index, PendingReason::AwaitingExecutor, self.now);
+            }
+        }
+        self.progress();
+    }
+
+    fn expire_leases(&mut self) {
+        for index in 0..self.state.attempts.len() {
+            let attempt = &self.state.attempts[index];
+            if !attempt.status.is_final() && attempt.lease_until <= self.now {
+                self.lose(index);
+            }
+        }
+    }
+
+    /// The lease ran out: whatever still runs there counts no more.
+    pub(super) fn lose(&mut self, index: usize) {
+        self.announce(index);
+        let now = self.now;
+        let attempt = &mut self.state.attempts[index];
+        let started = attempt.status == AttemptStatus::Running;
+        attempt.status = AttemptStatus::Lost;
+        attempt.finished_at.get_or_insert(now);
+        attempt.failure_code = Some(FailureCode::LostExecutor);
+        let message = format!("the executor {} went away or did not renew its lease in time", attempt.executor);
+        attempt.error = Some(message.clone());
+        let step_id = attempt.step.clone();
+        self.attempt_event(EventType::AttemptLost, index);
+        let Some(step_index) = self.step_index(step_id.as_str()) else { return };
+        let step = &mut self.state.steps[step_index];
+        if started {
+            step.lost += 1;
+        } else {
+            step.unstarted += 1;
+        }
+        let too_often = step.lost >= LOST_LIMIT || step.unstarted >= UNSTARTED_LIMIT;
+        if self.state.run.kill.is_some() {
+            self.end_step(step_index, StepStatus::Killed);
+            self.event(EventType::StepKilled, Some(&step_id), None, json!({"failure_code": FailureCode::LostExecutor}));
+        } else if too_often {
+            self.fail_step(step_index, FailureCode::LostExecutor, &message);
+        } else {
+            self.make_claimable(step_index, PendingReason::AwaitingExecutor, self.now);
+        }
+    }
+
+    /// The workspace cannot be counted on any more: the next claim makes another from the last kept work.
+    fn unbind(&mut self, why: &str) {
+        let Some(executor) = self.state.run.executor.clone() else { return };
+        if self.state.live().any(|a| a.generation == self.state.run.generation) {
+            return;
+        }
+        if let Some(mut row) = self.workspace_row() {
+            row.status = WorkspaceStatus::Reclaimable;
+            self.effects.push(Effect::Workspace(Box::new(row)));
+        }
+        let run = &mut self.state.run;
+        let generation = run.generation;
+        run.executor = None;
+        run.host = None;
+        run.workspace = None;
+        self.event(
+            EventType::WorkspaceSuperseded,
+            None,
+            None,
+            json!({"generation": generation, "executor": executor, "reason": why, "note": "files that git ignores are gone; the next workspace starts from the last kept commit"}),
+        );
+        for index in 0..self.state.steps.len() {
+            let step = &mut self.state.steps[index];
+            if step.bound_to.take().is_some() && step.claimable_at.is_some_and(|at| at <= self.now) {
+                self.ring(index);
+            }
+        }
+    }
+}

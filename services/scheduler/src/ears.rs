@@ -1,0 +1,133 @@
+//! What the scheduler hears: requests, and reports from their stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use chrono::Utc;
+use hopyard_contract::message::{DeadLetter, Drain, PutDefinition, Reports, RpcError, SchedulerStatus, StatusQuery};
+use hopyard_contract::subject::{self, Verb};
+use hopyard_contract::topology;
+use hopyard_runtime::consume::{Consumer, Delivery};
+use hopyard_runtime::rpc::{Incoming, Listener};
+use hopyard_runtime::{Bus, Context};
+use hopyard_store::runs::RunStore;
+use serde::de::DeserializeOwned;
+
+use crate::inbox::{Ask, Inbox, Work};
+use crate::outbox::Outbox;
+
+/// Most reports messages in one batch.
+const BATCH: usize = 256;
+
+/// Starts to listen.
+pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox, outbox: Outbox) -> anyhow::Result<()> {
+    let mut listener = Listener::open(&ctx.bus).await?;
+    let (stop, to_loop) = (ctx.tasks.stopping().clone(), inbox.clone());
+    let (bus, id, tasks) = (ctx.bus.clone(), ctx.id.clone(), ctx.tasks.clone());
+    ctx.tasks.spawn("requests", async move {
+        while let Some(Some(incoming)) = stop.run_until_cancelled(listener.next()).await {
+            match incoming.verb {
+                // Immutable by hash and alone in their table: no need to wait for a batch.
+                Verb::PutDefinition => {
+                    let store = store.clone();
+                    tasks.spawn_part("put-definition", async move {
+                        on_put_definition(store.as_ref(), &incoming).await;
+                        Ok(())
+                    });
+                }
+                Verb::Status => {
+                    let answer = incoming.read::<StatusQuery>().map(|_| SchedulerStatus { id: id.clone(), outbox_ms: outbox.age_ms(), version: env!("CARGO_PKG_VERSION").to_owned() });
+                    incoming.answer(answer).await;
+                }
+                Verb::Drain => on_drain(&bus, &incoming).await,
+                Verb::Accept => hand_over(&to_loop, incoming, Work::Accept).await,
+                Verb::Claim => hand_over(&to_loop, incoming, Work::Claim).await,
+                Verb::Renew => hand_over(&to_loop, incoming, Work::Renew).await,
+                Verb::Pin => hand_over(&to_loop, incoming, Work::Pin).await,
+                Verb::Kill => hand_over(&to_loop, incoming, Work::Kill).await,
+                Verb::Hello => hand_over(&to_loop, incoming, Work::Hello).await,
+                Verb::Workspaces => hand_over(&to_loop, incoming, Work::Workspaces).await,
+            }
+        }
+        Ok(())
+    });
+
+    let mut reports = Consumer::new(ctx.bus.clone(), ctx.topology, topology::scheduler(), BATCH);
+    reports.ensure().await?;
+    let (drain, bus) = (ctx.tasks.draining().clone(), ctx.bus.clone());
+    ctx.tasks.spawn("reports", async move {
+        while let Some(batch) = drain.run_until_cancelled(reports.next()).await {
+            for delivery in batch {
+                match serde_json::from_slice::<Reports>(&delivery.body) {
+                    Ok(body) => {
+                        if inbox.send(Work::Reports(delivery, body)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    Err(error) => set_aside(&bus, &delivery, "undecodable", &error.to_string()).await,
+                }
+            }
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+async fn hand_over<T: DeserializeOwned>(inbox: &Inbox, incoming: Incoming, work: fn(Ask<T>) -> Work) {
+    match incoming.read::<T>() {
+        Ok(request) => {
+            // A full inbox is answered at once, so that the asker can tell and try another scheduler.
+            if let Err(full) = inbox.try_send(work(Ask { request, from: incoming })) {
+                let busy = RpcError { code: "busy".to_owned(), detail: "the scheduler has too much to do".to_owned() };
+                full.into_inner().refuse(&busy).await;
+            }
+        }
+        Err(error) => incoming.answer::<()>(Err(error)).await,
+    }
+}
+
+async fn on_put_definition(store: &dyn RunStore, incoming: &Incoming) {
+    let answer = match incoming.read::<PutDefinition>() {
+        Ok(put) => store.put_definition(&put).await.map_err(|e| RpcError { code: "store_unavailable".to_owned(), detail: e.to_string() }),
+        Err(error) => Err(error),
+    };
+    incoming.answer(answer).await;
+}
+
+async fn on_drain(bus: &Bus, incoming: &Incoming) {
+    match incoming.read::<Drain>() {
+        Ok(drain) => {
+            bus.tell(&subject::ctl(&drain.executor), &hopyard_contract::message::Control::Drain).await;
+            incoming.answer(Ok(())).await;
+        }
+        Err(error) => incoming.answer::<()>(Err(error)).await,
+    }
+}
+
+/// Sets a message aside as a dead letter and acknowledges it once that is stored.
+pub(crate) async fn set_aside(bus: &Bus, delivery: &Delivery, code: &str, detail: &str) {
+    let letter = DeadLetter {
+        v: 1,
+        stream: topology::RESULT.name.to_owned(),
+        subject: delivery.subject.clone(),
+        seq: delivery.sequence,
+        code: code.to_owned(),
+        detail: detail.to_owned(),
+        attempts: delivery.deliveries,
+        body: base64::engine::general_purpose::STANDARD.encode(&delivery.body),
+        at: Utc::now(),
+    };
+    let id = format!("{}:{}:{}", topology::RESULT.name, delivery.sequence, delivery.time_ns());
+    let body = hopyard_runtime::bus::encode(&letter);
+    match bus.publish_stored(&subject::dlq(topology::RESULT.name), Some(&id), body).await {
+        Ok(_) => {
+            tracing::warn!(code, detail, subject = delivery.subject, sequence = delivery.sequence, "a message was set aside");
+            delivery.ack().await;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a dead letter could not be stored");
+            delivery.later(Duration::from_secs(5)).await;
+        }
+    }
+}

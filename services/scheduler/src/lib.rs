@@ -1,0 +1,80 @@
+//! The only writer of the state of runs: a group-commit loop over a pure decision.
+//!
+//! The path of an input: [`ears`] hear it (requests, reports) → [`commit`] locks and loads the runs it touches →
+//! [`decide`](decide::decide) says what becomes of them → one transaction writes everything → [`follow_up`] answers, rings
+//! and publishes. This crate *never* runs a step, touches a workspace or trusts an executor's clock.
+
+pub mod commit;
+pub mod decide;
+mod ears;
+mod follow_up;
+mod inbox;
+mod instruments;
+mod outbox;
+mod probe;
+mod settings;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hopyard_contract::message::Beat;
+use hopyard_contract::view::ComponentHealth;
+use hopyard_runtime::Context;
+use hopyard_runtime::presence::{self, Presence};
+use hopyard_store::Store;
+
+use crate::settings::Settings;
+
+/// Starts the scheduler's tasks.
+///
+/// # Errors
+/// When the store is locked by another scheduler, or a setting is not valid.
+pub async fn start(ctx: Context) -> anyhow::Result<()> {
+    let settings = Settings::read(&ctx.config)?;
+    let store = open(&ctx).await?;
+    let runs = store.runs().await?;
+    ctx.readiness.set("store", ComponentHealth::ok());
+    let presence = Presence::watch(&ctx.bus, &ctx.tasks);
+    let (inbox, works) = inbox::channel();
+    let outbox = outbox::Outbox::start(&ctx, runs.clone());
+    let follow_up = follow_up::FollowUp::new(ctx.bus.clone(), presence.clone(), outbox.clone());
+    let wake_probe = commit::start(&ctx, runs.clone(), presence.clone(), follow_up, works, settings);
+    ears::start(&ctx, runs.clone(), inbox, outbox.clone()).await?;
+    probe::start(&ctx, runs, presence, wake_probe);
+    let (id, host, tasks) = (ctx.id.clone(), ctx.host.clone(), ctx.tasks.clone());
+    presence::beat(&ctx.bus, &ctx.tasks, move || Beat {
+        kind: "scheduler".to_owned(),
+        id: id.clone(),
+        host: host.clone(),
+        pool: None,
+        slots: 0,
+        free: 0,
+        claimed_ms_ago: None,
+        draining: tasks.draining().is_cancelled(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        disk_free: 0,
+        outbox_ms: outbox.age_ms(),
+    });
+    Ok(())
+}
+
+/// Opens and migrates the store; one that is not there yet is waited for.
+async fn open(ctx: &Context) -> anyhow::Result<Store> {
+    let url = ctx.config.store_url();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let opened = async {
+            let store = Store::open(&url).await?;
+            store.migrate().await?;
+            Ok::<_, hopyard_store::Error>(store)
+        };
+        match opened.await {
+            Ok(store) => return Ok(store),
+            Err(error) if error.is_transient() && tokio::time::Instant::now() < deadline => {
+                tracing::warn!(%error, "the store does not answer yet");
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            Err(error) => return Err(error).context("the store cannot be opened"),
+        }
+    }
+}
