@@ -1,0 +1,310 @@
+//! One attempt, from its grant to exactly one `finished`: a straight line that ends the same way on panic, kill,
+//! timeout and lease loss.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chrono::Utc;
+use futures::FutureExt as _;
+use hopyard_contract::Usage;
+use hopyard_contract::message::{Finished, Grant, Outcome, Report, Started};
+use hopyard_contract::plan::Work;
+use hopyard_contract::status::FailureCode;
+use hopyard_runtime::clock::BootInstant;
+
+use crate::live::Attempt;
+use crate::process::{ExitFacts, ExitKind, Lease, Limits, ProcessSpec, StepProcess, StepSpec, environment, outputs};
+use crate::workspaces::{self, Author, Kept, OpenError, Ready};
+use crate::{Executor, instruments, logs};
+
+/// File of a spool directory that keeps the grant for a restarted executor.
+pub(crate) const GRANT_FILE: &str = "grant.json";
+/// File of a spool directory that keeps the result until it is settled.
+pub(crate) const FINISHED_FILE: &str = "finished.json";
+/// A result that nobody settles is published again.
+const REPEAT: Duration = Duration::from_secs(5);
+
+/// Carries an attempt out in a task of its own.
+pub(crate) fn start(executor: &Arc<Executor>, grant: Grant, live: Arc<Attempt>) {
+    let own = executor.clone();
+    executor.ctx.tasks.spawn_part("attempt", async move {
+        let dir = own.settings.spool.join(grant.attempt.to_string());
+        let line = AssertUnwindSafe(own.carry_out(&grant, &live, &dir)).catch_unwind().await;
+        own.live.free_slot();
+        own.reporter.ring();
+        let finished = line.unwrap_or_else(|_| {
+            tracing::error!(attempt = %grant.attempt, "an attempt panicked");
+            ended(&grant, failed(FailureCode::EngineError, "the executor panicked; its log has more".to_owned()))
+        });
+        own.report_until_settled(finished, &live, &dir).await;
+        own.live.leave(&grant.attempt);
+        Ok(())
+    });
+}
+
+/// A result without a process.
+fn ended(grant: &Grant, outcome: Outcome) -> Finished {
+    Finished {
+        attempt: grant.attempt.clone(),
+        token: grant.token,
+        outcome,
+        pid: None,
+        workspace: None,
+        started_at: None,
+        finished_at: Utc::now(),
+        exit_code: None,
+        signal: None,
+        outputs: BTreeMap::new(),
+        usage: Usage::default(),
+        log_bytes: 0,
+        log: None,
+        snapshot: None,
+        before: None,
+        result: None,
+    }
+}
+
+fn failed(code: FailureCode, message: String) -> Outcome {
+    Outcome::Failed { code, message }
+}
+
+impl Executor {
+    async fn carry_out(self: &Arc<Self>, grant: &Grant, live: &Arc<Attempt>, dir: &Path) -> Finished {
+        if let Err(error) = prepare(dir, grant).await {
+            return ended(grant, failed(disk_code(&error), format!("{error:#}")));
+        }
+        if live.standing().borrow().kill.is_some() {
+            return ended(grant, Outcome::Killed);
+        }
+        let began = BootInstant::now();
+        let ready = match self.workspaces.open(grant, &dir.join("work"), &self.blobs).await {
+            Ok(ready) => ready,
+            Err(OpenError::Stale) => return ended(grant, Outcome::HandedBack),
+            Err(OpenError::Failed(error)) => return ended(grant, failed(FailureCode::WorkspaceError, format!("{error:#}"))),
+        };
+        instruments::workspace_seconds().with_label_values(&[workspaces::kind(&grant.workspace)]).observe(began.elapsed().as_secs_f64());
+        let process = match self.spawn(grant, live, dir, &ready).await {
+            Ok(process) => process,
+            Err(error) => return self.close(grant, dir, &ready, None, failed(FailureCode::SetupError, format!("{error:#}"))).await,
+        };
+        live.attach(process.clone());
+        let (bus, namespace, id, tail) = (self.ctx.bus.clone(), grant.namespace.clone(), grant.attempt.clone(), process.clone());
+        let shipping = self.ctx.tasks.spawn_part("logs", logs::ship(bus, namespace, id, tail));
+        if let Some(pid) = process.started().await.and_then(|pid| u32::try_from(pid).ok()) {
+            let workspace = ready.path.display().to_string();
+            let started = Started { attempt: grant.attempt.clone(), token: grant.token, pid, workspace, before: ready.before.clone(), at: Utc::now() };
+            self.reporter.report(Report::Started(started)).await;
+        }
+        let exit = process.wait().await;
+        // The live tail is a courtesy; what the log says for good comes from the spool.
+        if tokio::time::timeout(Duration::from_secs(5), shipping).await.is_err() {
+            tracing::warn!(attempt = %grant.attempt, "the live log could not be sent in time");
+        }
+        match exit {
+            Ok(facts) => {
+                let outcome = outcome(&facts, live, grant);
+                self.close(grant, dir, &ready, Some((facts, process)), outcome).await
+            }
+            Err(error) => self.close(grant, dir, &ready, None, failed(FailureCode::EngineError, format!("{error:#}"))).await,
+        }
+    }
+
+    /// Starts the shim with the step's script, environment and limits.
+    async fn spawn(&self, grant: &Grant, live: &Attempt, dir: &Path, ready: &Ready) -> anyhow::Result<StepProcess> {
+        let Work::Shell(script) = &grant.work;
+        let file = dir.join("script");
+        write_private(&file, script.as_bytes(), 0o700).await?;
+        // A script that names its interpreter is started as a program; any other is one for the shell.
+        let file = file.display().to_string();
+        let argv = if script.starts_with("#!") { vec![file] } else { vec!["sh".to_owned(), "-e".to_owned(), file] };
+        let attempt = grant.attempt.to_string();
+        let text = |path: PathBuf| path.display().to_string();
+        let env = environment::build(
+            &environment::Identity {
+                run: &grant.attempt.run.to_string(),
+                step: grant.attempt.step.as_str(),
+                attempt: &attempt,
+                workflow: grant.workflow.as_str(),
+                workspace: &ready.path.display().to_string(),
+                output: &text(dir.join("output")),
+                home: &text(dir.join("home")),
+                tmp: &text(dir.join("tmp")),
+            },
+            Some(&self.settings.path),
+            &grant.env,
+        )?;
+        let (length, left) = live.lease();
+        let limits = Limits {
+            grace_ms: grant.grace_ms.unwrap_or_else(|| u64::try_from(self.settings.grace.as_millis()).unwrap_or(10_000)),
+            timeout_ms: grant.timeout_ms,
+            idle_timeout_ms: grant.idle_timeout_ms,
+            log_cap_bytes: self.settings.log_cap,
+            lease: Some(Lease::new(length, left)),
+        };
+        let step = StepSpec { attempt, argv, env, cwd: ready.path.clone(), limits };
+        let spec = ProcessSpec { program: self.settings.program.clone(), dir: dir.to_owned(), cgroup: None, step };
+        let (process, supervision) = StepProcess::spawn(spec)?;
+        self.ctx.tasks.spawn_part("supervision", async move {
+            supervision.await;
+            Ok(())
+        });
+        Ok(process)
+    }
+
+    /// Keeps the work and the log, whatever the outcome; only then is the attempt over.
+    async fn close(&self, grant: &Grant, dir: &Path, ready: &Ready, process: Option<(ExitFacts, StepProcess)>, outcome: Outcome) -> Finished {
+        let mut finished = ended(grant, outcome);
+        finished.before = ready.before.clone();
+        if let Some((facts, process)) = process {
+            finished.pid = process.started().await.and_then(|pid| u32::try_from(pid).ok());
+            finished.workspace = Some(ready.path.display().to_string());
+            finished.started_at = facts.started_at;
+            finished.finished_at = facts.finished_at;
+            finished.exit_code = facts.code;
+            finished.signal = facts.signal;
+            finished.log_bytes = facts.log_bytes;
+        }
+        if finished.outcome == Outcome::Completed {
+            match outputs::parse(&dir.join("output")) {
+                Ok(values) => finished.outputs = values,
+                Err(error) => finished.outcome = failed(FailureCode::InvalidOutput, error.to_string()),
+            }
+        }
+        let author = Author {
+            attempt: &grant.attempt,
+            workflow: &grant.workflow,
+            session: grant.workspace.session.as_ref(),
+            branch: &grant.workspace.branch,
+        };
+        match self.keep(grant, ready, &author, dir).await {
+            Ok(kept) => {
+                finished.snapshot = kept.snapshot;
+                finished.result = kept.result;
+            }
+            Err(error) => {
+                tracing::error!(attempt = %grant.attempt, error = format!("{error:#}"), "the work could not be kept");
+                if finished.outcome == Outcome::Completed {
+                    finished.outcome = failed(FailureCode::WorkspaceError, format!("{error:#}"));
+                }
+            }
+        }
+        finished.log = self.until_stored(grant, || logs::store(&self.blobs, dir)).await.unwrap_or_default();
+        finished
+    }
+
+    async fn keep(&self, grant: &Grant, ready: &Ready, author: &Author<'_>, dir: &Path) -> anyhow::Result<Kept> {
+        self.until_stored(grant, || ready.keep(author, &self.blobs, dir)).await
+    }
+
+    /// Tries again while the blob store is away; the lease goes on, and a forced cancel or a lost lease ends it.
+    async fn until_stored<T, F: Future<Output = anyhow::Result<T>>>(&self, grant: &Grant, store: impl Fn() -> F) -> anyhow::Result<T> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let error = match store().await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let transient = error.chain().any(|cause| cause.downcast_ref::<hopyard_blobs::Error>().is_some_and(hopyard_blobs::Error::is_transient));
+            let given_up = self.live.get(&grant.attempt).is_none_or(|live| {
+                let standing = live.standing();
+                let standing = standing.borrow();
+                standing.stale || standing.kill.as_ref().is_some_and(|k| k.force)
+            });
+            if !transient || given_up {
+                return Err(error);
+            }
+            tracing::warn!(attempt = %grant.attempt, error = format!("{error:#}"), "saving is tried again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+    }
+
+    /// Publishes the result, again every few seconds, until it is committed or the lease turns out to be over.
+    pub(crate) async fn report_until_settled(&self, finished: Finished, live: &Attempt, dir: &Path) {
+        let label = match &finished.outcome {
+            Outcome::Completed => "completed",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Killed => "killed",
+            Outcome::HandedBack => "handed_back",
+            Outcome::Lost => "lost",
+        };
+        instruments::attempts().with_label_values(&[label]).inc();
+        tracing::info!(run.id = %finished.attempt.run, step = finished.attempt.step.as_str(), attempt = finished.attempt.n, outcome = label, "attempt finished");
+        if let Err(error) = write_private(&dir.join(FINISHED_FILE), &serde_json::to_vec(&finished).unwrap_or_default(), 0o600).await {
+            tracing::warn!(error = format!("{error:#}"), "the result could not be spooled");
+        }
+        let mut standing = live.standing();
+        let mut repeats = 0u32;
+        loop {
+            self.reporter.report(Report::Finished(finished.clone())).await;
+            let over = tokio::time::timeout(REPEAT, standing.wait_for(|s| s.settled || s.stale)).await;
+            match over {
+                Ok(Ok(standing)) if standing.settled => break,
+                // What a stale attempt used and left was reported once: money is never refused.
+                Ok(_) => break,
+                Err(_) => {
+                    repeats += 1;
+                    instruments::repeated_reports().with_label_values::<&str>(&[]).inc();
+                    tracing::info!(attempt = %finished.attempt, repeats, "the result is published again");
+                }
+            }
+        }
+        // Settled: nothing of the spool is needed any more; the log is in the blobs.
+        if let Err(error) = tokio::fs::remove_dir_all(dir).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, dir = %dir.display(), "a spool could not be removed");
+        }
+    }
+}
+
+/// Makes the attempt's spool directory and keeps the grant in it.
+async fn prepare(dir: &Path, grant: &Grant) -> anyhow::Result<()> {
+    for sub in ["home", "tmp"] {
+        tokio::fs::create_dir_all(dir.join(sub)).await.with_context(|| format!("the spool directory {} cannot be made", dir.display()))?;
+    }
+    write_private(&dir.join(GRANT_FILE), &serde_json::to_vec(grant)?, 0o600).await?;
+    tokio::fs::write(dir.join("output"), b"").await.context("the output file cannot be made")
+}
+
+/// Writes a file that only its owner may read.
+async fn write_private(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    use tokio::io::AsyncWriteExt as _;
+    let mut options = tokio::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode);
+    let mut open = options.open(file).await.with_context(|| format!("{} cannot be written", file.display()))?;
+    open.write_all(bytes).await?;
+    open.flush().await?;
+    Ok(())
+}
+
+fn disk_code(error: &anyhow::Error) -> FailureCode {
+    let full = error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull));
+    if full { FailureCode::DiskFull } else { FailureCode::SetupError }
+}
+
+/// What the facts of the process mean for the attempt.
+fn outcome(facts: &ExitFacts, live: &Attempt, grant: &Grant) -> Outcome {
+    let standing = live.standing();
+    let standing = standing.borrow();
+    if facts.out_of_memory {
+        return failed(FailureCode::OutOfMemory, "the kernel ended a process of the step for lack of memory".to_owned());
+    }
+    match facts.kind {
+        ExitKind::Exited if facts.code == Some(0) => Outcome::Completed,
+        ExitKind::Exited => failed(FailureCode::ExitCode, format!("the command ended with exit code {}", facts.code.unwrap_or(-1))),
+        ExitKind::Signaled => failed(FailureCode::ExitCode, format!("the command was ended by {}", facts.signal_name().unwrap_or_else(|| "a signal".to_owned()))),
+        ExitKind::Timeout => failed(FailureCode::Timeout, format!("the step ran longer than its timeout of {} ms", grant.timeout_ms.unwrap_or_default())),
+        ExitKind::IdleTimeout => {
+            failed(FailureCode::IdleTimeout, format!("the step wrote nothing for longer than its idle timeout of {} ms", grant.idle_timeout_ms.unwrap_or_default()))
+        }
+        ExitKind::Killed if standing.kill.is_some() => Outcome::Killed,
+        ExitKind::Killed | ExitKind::LeaseLost | ExitKind::Abandoned => Outcome::HandedBack,
+        ExitKind::SpawnFailed => failed(FailureCode::SetupError, facts.error.clone().unwrap_or_else(|| "the command could not be started".to_owned())),
+        ExitKind::ShimLost => failed(FailureCode::EngineError, facts.error.clone().unwrap_or_else(|| "the supervisor of the step went away".to_owned())),
+    }
+}

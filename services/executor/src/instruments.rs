@@ -1,0 +1,42 @@
+//! What an executor counts.
+
+use std::sync::OnceLock;
+
+use hopyard_runtime::instruments::{counter, gauge, seconds};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
+
+/// Attempts by how they ended.
+pub(crate) fn attempts() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_executor_attempts_total", "Attempts of this executor by outcome.", &["outcome"]))
+}
+
+/// Claims by outcome.
+pub(crate) fn claims() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_claims_total", "Claims of this executor by outcome.", &["outcome"]))
+}
+
+/// Slots by state.
+pub(crate) fn slots() -> &'static IntGaugeVec {
+    static CELL: OnceLock<IntGaugeVec> = OnceLock::new();
+    CELL.get_or_init(|| gauge("hopyard_executor_slots", "Slots of this executor by state.", &["state"]))
+}
+
+/// Time to make or re-open a workspace.
+pub(crate) fn workspace_seconds() -> &'static HistogramVec {
+    static CELL: OnceLock<HistogramVec> = OnceLock::new();
+    CELL.get_or_init(|| seconds("hopyard_workspace_open_duration_seconds", "Time until the workspace of an attempt is ready.", &["kind"], &[0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0]))
+}
+
+/// Log bytes by where they went.
+pub(crate) fn log_bytes() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_log_bytes_total", "Bytes of step output by stream.", &["stream"]))
+}
+
+/// Reports published again because nobody had settled them.
+pub(crate) fn repeated_reports() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_reports_repeated_total", "Results published again because they were not settled in time.", &[]))
+}

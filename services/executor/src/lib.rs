@@ -1,0 +1,107 @@
+//! Claims attempts, makes workspaces, runs steps and hands the work back.
+//!
+//! The path of an attempt is [`attempt`], one straight line: claim → workspace → run → snapshot → upload → exactly one
+//! `finished`. This crate *never* reaches the store, decides what becomes of a run, or lets a process of a step outlive it.
+
+mod attempt;
+mod claims;
+mod control;
+mod instruments;
+mod leases;
+mod live;
+mod logs;
+pub mod process;
+mod recover;
+mod reporter;
+mod settings;
+mod workspaces;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hopyard_blobs::Blobs;
+use hopyard_contract::message::{Beat, Hello};
+use hopyard_contract::view::ComponentHealth;
+use hopyard_runtime::Context;
+use hopyard_runtime::presence;
+use hopyard_worktree::Mirrors;
+
+use crate::live::Live;
+use crate::reporter::Reporter;
+use crate::settings::Settings;
+use crate::workspaces::Workspaces;
+
+/// Everything that the parts of an executor share.
+pub(crate) struct Executor {
+    pub(crate) ctx: Context,
+    pub(crate) settings: Settings,
+    pub(crate) blobs: Blobs,
+    pub(crate) live: Live,
+    pub(crate) reporter: Reporter,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) incarnation: uuid::Uuid,
+}
+
+/// Starts the executor's tasks.
+///
+/// # Errors
+/// When git is missing or too old, a directory cannot be written, or a setting is not valid.
+pub async fn start(ctx: Context) -> anyhow::Result<()> {
+    let settings = Settings::read(&ctx.config, &ctx.id)?;
+    for dir in [&settings.workspaces, &settings.sessions, &settings.spool] {
+        tokio::fs::create_dir_all(dir).await.with_context(|| format!("the directory {} cannot be made", dir.display()))?;
+    }
+    let mirrors = Mirrors::open(settings.data_dir.clone(), settings.git.clone())?;
+    let version = mirrors.check_git().await?;
+    tracing::info!(git = %version, pool = settings.pool.as_str(), slots = settings.slots, "the executor can work");
+    ctx.readiness.set("git", ComponentHealth::ok());
+    let blobs = Blobs::open(&ctx.config.blobs())?;
+    let live = Live::new(settings.slots);
+    let reporter = Reporter::start(&ctx);
+    let workspaces = Workspaces::new(mirrors, &settings, ctx.bus.clone());
+    let executor = Arc::new(Executor { settings, blobs, live, reporter, workspaces, incarnation: uuid::Uuid::new_v4(), ctx });
+    recover::start(&executor).await?;
+    control::start(&executor).await?;
+    leases::start(&executor);
+    claims::start(&executor).await?;
+    let own = executor.clone();
+    presence::beat(&executor.ctx.bus, &executor.ctx.tasks, move || own.beat());
+    Ok(())
+}
+
+impl Executor {
+    fn beat(&self) -> Beat {
+        Beat {
+            kind: "executor".to_owned(),
+            id: self.ctx.id.clone(),
+            host: self.ctx.host.clone(),
+            pool: Some(self.settings.pool.clone()),
+            slots: self.settings.slots,
+            free: self.live.free(),
+            claimed_ms_ago: self.live.claimed_ago().map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            draining: self.ctx.tasks.draining().is_cancelled(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            disk_free: self.settings.disk_free(),
+            outbox_ms: 0,
+        }
+    }
+
+    /// Says who this is; the answer holds the length of leases.
+    pub(crate) async fn hello(&self) -> anyhow::Result<()> {
+        let hello = Hello {
+            executor: self.ctx.id.clone(),
+            incarnation: self.incarnation,
+            host: self.ctx.host.clone(),
+            pool: self.settings.pool.clone(),
+            slots: self.settings.slots,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            workspaces: self.workspaces.on_disk().await?,
+            draining: self.ctx.tasks.draining().is_cancelled(),
+        };
+        let reply: hopyard_contract::message::HelloReply =
+            hopyard_runtime::rpc::call(&self.ctx.bus, hopyard_contract::subject::Verb::Hello, &hello).await?;
+        self.live.set_lease(Duration::from_millis(reply.lease_ms), Duration::from_millis(reply.renew_ms));
+        Ok(())
+    }
+}

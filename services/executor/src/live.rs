@@ -1,0 +1,228 @@
+//! The attempts of this executor: leases, kill orders and processes, and how many slots are free.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hopyard_contract::message::{Grant, KillOrder};
+use hopyard_contract::{AttemptId, RunId};
+use hopyard_runtime::clock::BootInstant;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::instruments;
+use crate::process::StepProcess;
+
+/// A kill of an unknown run is remembered this long, because its claim may be on its way.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// All live attempts.
+pub(crate) struct Live {
+    state: Mutex<State>,
+    free: watch::Sender<u32>,
+}
+
+struct State {
+    attempts: HashMap<AttemptId, Arc<Attempt>>,
+    killed: HashMap<RunId, (KillOrder, BootInstant)>,
+    claimed: Option<BootInstant>,
+    lease: Duration,
+    renew: Duration,
+}
+
+/// One live attempt.
+pub(crate) struct Attempt {
+    pub(crate) id: AttemptId,
+    pub(crate) token: Uuid,
+    inner: Mutex<Inner>,
+    changed: watch::Sender<Standing>,
+}
+
+struct Inner {
+    /// When the last answered claim or renewal was sent: the age of the lease.
+    renewed: BootInstant,
+    lease: Duration,
+    process: Option<StepProcess>,
+}
+
+/// How an attempt stands with the scheduler.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Standing {
+    /// The run shall end.
+    pub(crate) kill: Option<KillOrder>,
+    /// The lease is over; nothing more counts.
+    pub(crate) stale: bool,
+    /// The result is committed.
+    pub(crate) settled: bool,
+    /// The executor drains and gives the attempt back.
+    pub(crate) hand_back: bool,
+}
+
+impl Live {
+    pub(crate) fn new(slots: u32) -> Self {
+        let state = State { attempts: HashMap::new(), killed: HashMap::new(), claimed: None, lease: Duration::from_secs(20), renew: Duration::from_secs(5) };
+        let live = Self { state: Mutex::new(state), free: watch::channel(slots).0 };
+        live.count(slots);
+        live
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Free slots.
+    pub(crate) fn free(&self) -> u32 {
+        *self.free.borrow()
+    }
+
+    /// Follows the number of free slots.
+    pub(crate) fn watch_free(&self) -> watch::Receiver<u32> {
+        self.free.subscribe()
+    }
+
+    fn count(&self, free: u32) {
+        instruments::slots().with_label_values(&["free"]).set(i64::from(free));
+    }
+
+    pub(crate) fn set_lease(&self, lease: Duration, renew: Duration) {
+        let mut state = self.state();
+        state.lease = lease;
+        state.renew = renew;
+    }
+
+    pub(crate) fn renew_every(&self) -> Duration {
+        self.state().renew
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        self.state().lease
+    }
+
+    /// A claim was answered.
+    pub(crate) fn note_claim(&self) {
+        self.state().claimed = Some(BootInstant::now());
+    }
+
+    pub(crate) fn claimed_ago(&self) -> Option<Duration> {
+        self.state().claimed.map(BootInstant::elapsed)
+    }
+
+    /// Takes a slot for a grant whose claim was sent at `sent`; `None` when the attempt is here already.
+    pub(crate) fn enter(&self, grant: &Grant, sent: BootInstant) -> Option<Arc<Attempt>> {
+        let mut state = self.state();
+        if state.attempts.contains_key(&grant.attempt) {
+            return None;
+        }
+        let inner = Inner { renewed: sent, lease: Duration::from_millis(grant.lease_ms), process: None };
+        let kill = state.killed.get(&grant.attempt.run).filter(|(_, at)| at.elapsed() < REMEMBERED).map(|(order, _)| order.clone());
+        let standing = Standing { kill, ..Standing::default() };
+        let attempt = Arc::new(Attempt { id: grant.attempt.clone(), token: grant.token, inner: Mutex::new(inner), changed: watch::channel(standing).0 });
+        state.attempts.insert(grant.attempt.clone(), attempt.clone());
+        drop(state);
+        self.free.send_modify(|free| *free = free.saturating_sub(1));
+        self.count(self.free());
+        Some(attempt)
+    }
+
+    /// The tree is gone: its slot is free, though the attempt stays until it is settled.
+    pub(crate) fn free_slot(&self) {
+        self.free.send_modify(|free| *free += 1);
+        self.count(self.free());
+    }
+
+    /// The attempt is settled or stale.
+    pub(crate) fn leave(&self, id: &AttemptId) {
+        self.state().attempts.remove(id);
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Attempt>> {
+        self.state().attempts.values().cloned().collect()
+    }
+
+    pub(crate) fn get(&self, id: &AttemptId) -> Option<Arc<Attempt>> {
+        self.state().attempts.get(id).cloned()
+    }
+
+    /// Ends the attempts of a run, now or when they come.
+    pub(crate) fn kill_run(&self, run: RunId, order: &KillOrder) {
+        let mut state = self.state();
+        state.killed.retain(|_, (_, at)| at.elapsed() < REMEMBERED);
+        state.killed.insert(run, (order.clone(), BootInstant::now()));
+        let attempts: Vec<_> = state.attempts.values().filter(|a| a.id.run == run).cloned().collect();
+        drop(state);
+        for attempt in attempts {
+            attempt.kill(order);
+        }
+    }
+}
+
+impl Attempt {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows how the attempt stands.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.changed.subscribe()
+    }
+
+    /// Length of the lease and what is left of it.
+    pub(crate) fn lease(&self) -> (Duration, Duration) {
+        let inner = self.inner();
+        (inner.lease, inner.lease.saturating_sub(inner.renewed.elapsed()))
+    }
+
+    /// The process runs: renewals and kills reach it from now on, and those that came before are told at once.
+    pub(crate) fn attach(&self, process: StepProcess) {
+        let mut inner = self.inner();
+        process.renew(inner.lease.saturating_sub(inner.renewed.elapsed()));
+        inner.process = Some(process.clone());
+        drop(inner);
+        let standing = self.changed.borrow().clone();
+        if let Some(order) = &standing.kill {
+            process.kill("killed", order.force);
+        } else if standing.stale || standing.hand_back {
+            process.kill("lease", false);
+        }
+    }
+
+    /// A renewal that was sent at `sent` was answered well.
+    pub(crate) fn renewed(&self, sent: BootInstant, lease: Duration) {
+        let mut inner = self.inner();
+        inner.renewed = sent;
+        inner.lease = lease;
+        if let Some(process) = &inner.process {
+            process.renew(lease.saturating_sub(sent.elapsed()));
+        }
+    }
+
+    pub(crate) fn kill(&self, order: &KillOrder) {
+        self.changed.send_modify(|s| {
+            let force = s.kill.as_ref().is_some_and(|k| k.force) || order.force;
+            s.kill = Some(KillOrder { reason: order.reason.clone(), force });
+        });
+        if let Some(process) = &self.inner().process {
+            process.kill("killed", order.force);
+        }
+    }
+
+    /// The lease is over.
+    pub(crate) fn stale(&self) {
+        self.changed.send_modify(|s| s.stale = true);
+        if let Some(process) = &self.inner().process {
+            process.kill("lease", true);
+        }
+    }
+
+    pub(crate) fn settled(&self) {
+        self.changed.send_modify(|s| s.settled = true);
+    }
+
+    /// The executor drains: the attempt ends and may run elsewhere.
+    pub(crate) fn hand_back(&self) {
+        self.changed.send_modify(|s| s.hand_back = true);
+        if let Some(process) = &self.inner().process {
+            process.kill("hand_back", false);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! After a restart: leftovers of the attempts before are ended, their work and logs kept, their results reported.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use hopyard_contract::Usage;
+use hopyard_contract::message::{Finished, Grant, Outcome};
+use hopyard_runtime::clock::BootInstant;
+
+use crate::attempt::{FINISHED_FILE, GRANT_FILE};
+use crate::process::{exit_facts, tree};
+use crate::workspaces::{Author, Kept};
+use crate::{Executor, logs};
+
+/// Says hello and settles what the process before left in the spool.
+pub(crate) async fn start(executor: &Arc<Executor>) -> anyhow::Result<()> {
+    let mut left = Vec::new();
+    let mut entries = tokio::fs::read_dir(&executor.settings.spool).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        let attempt = entry.file_name().to_string_lossy().into_owned();
+        // First of all nothing of it may go on.
+        let swept = tokio::task::spawn_blocking(move || tree::kill_marked(&attempt, None)).await??;
+        if swept.killed > 0 {
+            tracing::warn!(dir = %entry.path().display(), killed = swept.killed, "leftovers of an attempt were ended");
+        }
+        left.push(entry.path());
+    }
+    let own = executor.clone();
+    executor.ctx.tasks.spawn("hello", async move {
+        let stop = own.ctx.tasks.stopping().clone();
+        while let Some(Err(error)) = stop.run_until_cancelled(own.hello()).await {
+            tracing::info!(error = format!("{error:#}"), "hello was not answered yet");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        own.reporter.ring();
+        Ok(())
+    });
+    for dir in left {
+        let own = executor.clone();
+        executor.ctx.tasks.spawn_part("recover", async move { own.recover(dir).await });
+    }
+    Ok(())
+}
+
+impl Executor {
+    /// Reports one attempt of the process before; it takes no slot, since nothing of it runs.
+    async fn recover(self: Arc<Self>, dir: PathBuf) -> anyhow::Result<()> {
+        let Some(grant) = read::<Grant>(&dir.join(GRANT_FILE)).await else {
+            // Nothing had begun: the lease runs out by itself.
+            return Ok(tokio::fs::remove_dir_all(&dir).await?);
+        };
+        let finished = match read::<Finished>(&dir.join(FINISHED_FILE)).await {
+            Some(finished) => finished,
+            None => self.lost(&grant, &dir).await,
+        };
+        let Some(live) = self.live.enter(&grant, BootInstant::now()) else { return Ok(()) };
+        self.live.free_slot();
+        self.report_until_settled(finished, &live, &dir).await;
+        self.live.leave(&grant.attempt);
+        Ok(())
+    }
+
+    async fn lost(&self, grant: &Grant, dir: &Path) -> Finished {
+        let facts = exit_facts(dir).ok().flatten();
+        let author = Author { attempt: &grant.attempt, workflow: &grant.workflow, session: grant.workspace.session.as_ref(), branch: &grant.workspace.branch };
+        let kept = match self.workspaces.reopen(grant).await {
+            Some(ready) => ready.keep(&author, &self.blobs, dir).await.unwrap_or_else(|error| {
+                tracing::error!(attempt = %grant.attempt, error = format!("{error:#}"), "the work of a lost attempt could not be kept; its workspace stays");
+                Kept::default()
+            }),
+            None => Kept::default(),
+        };
+        let log = logs::store(&self.blobs, dir).await.unwrap_or_else(|error| {
+            tracing::error!(attempt = %grant.attempt, error = format!("{error:#}"), "the log of a lost attempt could not be stored");
+            None
+        });
+        let log_bytes = crate::process::SpoolReader::open(&dir.join(crate::process::SPOOL_FILE)).and_then(|r| r.end()).unwrap_or(0);
+        Finished {
+            attempt: grant.attempt.clone(),
+            token: grant.token,
+            outcome: Outcome::Lost,
+            pid: None,
+            workspace: None,
+            started_at: facts.as_ref().and_then(|f| f.started_at),
+            finished_at: facts.as_ref().map_or_else(Utc::now, |f| f.finished_at),
+            exit_code: None,
+            signal: None,
+            outputs: Default::default(),
+            usage: Usage::default(),
+            log_bytes,
+            log,
+            snapshot: kept.snapshot,
+            before: None,
+            result: kept.result,
+        }
+    }
+}
+
+async fn read<T: serde::de::DeserializeOwned>(file: &Path) -> Option<T> {
+    serde_json::from_slice(&tokio::fs::read(file).await.ok()?).ok()
+}

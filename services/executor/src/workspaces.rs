@@ -1,0 +1,342 @@
+//! Workspaces: one directory per run generation, made by its first attempt and shared by all; snapshots after each.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use hopyard_blobs::{Blobs, Digest};
+use hopyard_contract::message::{Grant, Pin, PinReply, WorkspaceOrder};
+use hopyard_contract::plan::WorkspaceMode;
+use hopyard_contract::run::{BlobRef, ChangedFile, GitResult};
+use hopyard_contract::subject::Verb;
+use hopyard_contract::{AttemptId, Name};
+use hopyard_runtime::{Bus, rpc};
+use hopyard_worktree::{Mirror, Mirrors, Snapshot, Workspace};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::settings::Settings;
+
+/// The workspaces of this executor.
+pub(crate) struct Workspaces {
+    mirrors: Mirrors,
+    root: PathBuf,
+    sessions: PathBuf,
+    bus: Bus,
+    open: Mutex<HashMap<String, Arc<Shared>>>,
+}
+
+/// One workspace; the lock orders its making and its snapshots, not the steps that work in it.
+pub(crate) struct Shared {
+    path: PathBuf,
+    state: AsyncMutex<Option<Opened>>,
+}
+
+#[derive(Clone)]
+struct Opened {
+    git: Option<Git>,
+}
+
+#[derive(Clone)]
+struct Git {
+    workspace: Workspace,
+    record: Record,
+}
+
+/// What is remembered beside a git workspace, for a restarted executor and for the janitor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Repository URL.
+    pub(crate) url: String,
+    /// Commit the run started from.
+    pub(crate) base: String,
+    /// Last snapshot.
+    pub(crate) head: String,
+    /// `<run>-g<k>` that uses it now.
+    pub(crate) owner: String,
+}
+
+/// A workspace that is ready for an attempt.
+#[derive(Clone)]
+pub(crate) struct Ready {
+    /// Its directory.
+    pub(crate) path: PathBuf,
+    /// Commit of its content before the attempt.
+    pub(crate) before: Option<String>,
+    shared: Arc<Shared>,
+}
+
+/// What is kept of a workspace after an attempt.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    /// Commit of its content after the attempt.
+    pub(crate) snapshot: Option<String>,
+    /// The run's work so far.
+    pub(crate) result: Option<GitResult>,
+}
+
+/// Who an attempt is, in commits and refs.
+pub(crate) struct Author<'a> {
+    pub(crate) attempt: &'a AttemptId,
+    pub(crate) workflow: &'a Name,
+    pub(crate) session: Option<&'a Name>,
+    pub(crate) branch: &'a str,
+}
+
+/// Why there is no workspace.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The lease was over when the commit was to be pinned.
+    #[error("the lease is over")]
+    Stale,
+    /// With git's own words.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+impl Workspaces {
+    pub(crate) fn new(mirrors: Mirrors, settings: &Settings, bus: Bus) -> Self {
+        Self { mirrors, root: settings.workspaces.clone(), sessions: settings.sessions.clone(), bus, open: Mutex::default() }
+    }
+
+    /// Ids of the workspaces on disk, as `<run>-g<k>`.
+    pub(crate) async fn on_disk(&self) -> anyhow::Result<Vec<String>> {
+        let mut found = Vec::new();
+        let mut entries = tokio::fs::read_dir(&self.root).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            if entry.file_type().await?.is_dir() {
+                found.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        let mut entries = tokio::fs::read_dir(&self.sessions).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            if let Some(record) = read_record(&entry.path().with_extension("json")).await {
+                found.push(record.owner);
+            }
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Makes the workspace of an attempt, or joins the one that is there.
+    pub(crate) async fn open(&self, grant: &Grant, scratch: &Path, blobs: &Blobs) -> Result<Ready, OpenError> {
+        let order = &grant.workspace;
+        if order.mode == WorkspaceMode::None {
+            self.mirrors.scratch(scratch).await.context("the scratch directory cannot be made")?;
+            let shared = Arc::new(Shared { path: scratch.to_owned(), state: AsyncMutex::new(Some(Opened { git: None })) });
+            return Ok(Ready { path: scratch.to_owned(), before: None, shared });
+        }
+        let id = format!("{}-g{}", grant.attempt.run, order.generation);
+        let path = match &order.session {
+            Some(session) => self.sessions.join(session_key(&grant.namespace, session, order.url.as_deref())),
+            None => self.root.join(&id),
+        };
+        let shared = {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.retain(|key, shared| *key == id || Arc::strong_count(shared) > 1 || shared.path.exists());
+            open.entry(id.clone()).or_insert_with(|| Arc::new(Shared { path: path.clone(), state: AsyncMutex::default() })).clone()
+        };
+        let mut state = shared.state.lock().await;
+        if state.is_none() || !path.exists() {
+            *state = Some(self.make(grant, &id, &path, blobs).await?);
+        }
+        let before = match state.as_mut().and_then(|o| o.git.as_mut()) {
+            Some(git) => {
+                if let Some(commit) = &order.reset_to {
+                    keep_and_reset(git, grant, commit).await?;
+                    write_record(&path, &git.record).await?;
+                }
+                Some(git.record.head.clone())
+            }
+            None => None,
+        };
+        drop(state);
+        Ok(Ready { path, before, shared })
+    }
+
+    /// The workspace of an attempt of the process before, if it is there; nothing is made or reset.
+    pub(crate) async fn reopen(&self, grant: &Grant) -> Option<Ready> {
+        let url = grant.workspace.url.as_ref()?;
+        let id = format!("{}-g{}", grant.attempt.run, grant.workspace.generation);
+        let path = match &grant.workspace.session {
+            Some(session) => self.sessions.join(session_key(&grant.namespace, session, Some(url))),
+            None => self.root.join(&id),
+        };
+        let record = read_record(&path.with_extension("json")).await.filter(|r| r.owner == id)?;
+        let mirror = self.mirrors.mirror(url).await.ok()?;
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let workspace = mirror.workspace(&path, &name).ok()??;
+        let shared = Arc::new(Shared { path: path.clone(), state: AsyncMutex::new(Some(Opened { git: Some(Git { workspace, record }) })) });
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, shared.clone());
+        Some(Ready { path, before: None, shared })
+    }
+
+    async fn make(&self, grant: &Grant, id: &str, path: &Path, blobs: &Blobs) -> Result<Opened, OpenError> {
+        let order = &grant.workspace;
+        let Some(url) = &order.url else {
+            self.mirrors.scratch(path).await.context("the scratch directory cannot be made")?;
+            return Ok(Opened { git: None });
+        };
+        let mirror = self.mirrors.mirror(url).await.map_err(anyhow::Error::from)?;
+        // The worktree's name within the mirror: that of the directory, which a session keeps from run to run.
+        let name = path.file_name().map_or_else(|| id.to_owned(), |n| n.to_string_lossy().into_owned());
+        if let (Ok(Some(workspace)), Some(mut record)) = (mirror.workspace(path, &name), read_record(&path.with_extension("json")).await) {
+            // Already there: this executor was restarted, or the session goes on with another run.
+            if record.owner != id {
+                record.base = self.pinned(grant, record.head.clone()).await?;
+                record.owner = id.to_owned();
+                write_record(path, &record).await?;
+            }
+            return Ok(Opened { git: Some(Git { workspace, record }) });
+        }
+        let base = match &order.commit {
+            Some(commit) => mirror.resolve(Some(commit)).await.map_err(anyhow::Error::from)?,
+            None => {
+                let resolved = mirror.resolve(order.reference.as_deref()).await.map_err(anyhow::Error::from)?;
+                self.pinned(grant, resolved).await?
+            }
+        };
+        let head = match &order.restore {
+            Some(restore) => restore_commit(&mirror, &restore.commit, restore.bundle.as_ref(), &base, path, blobs).await?,
+            None => base.clone(),
+        };
+        let workspace = mirror.open_workspace(path, &name, &head, id).await.map_err(anyhow::Error::from)?;
+        let record = Record { url: url.clone(), base, head, owner: id.to_owned() };
+        write_record(path, &record).await?;
+        Ok(Opened { git: Some(Git { workspace, record }) })
+    }
+
+    /// The commit everyone of the run uses; the first to ask decides.
+    async fn pinned(&self, grant: &Grant, commit: String) -> Result<String, OpenError> {
+        let pin = Pin { attempt: grant.attempt.clone(), token: grant.token, commit };
+        match rpc::call::<_, PinReply>(&self.bus, Verb::Pin, &pin).await {
+            Ok(PinReply::Pinned(commit)) => Ok(commit),
+            Ok(PinReply::Stale) => Err(OpenError::Stale),
+            Err(error) => Err(OpenError::Failed(anyhow::Error::from(error).context("the commit could not be pinned"))),
+        }
+    }
+}
+
+impl Ready {
+    /// Keeps what the attempt left: a commit, the run's branch, patch and bundle.
+    pub(crate) async fn keep(&self, author: &Author<'_>, blobs: &Blobs, scratch: &Path) -> anyhow::Result<Kept> {
+        let mut state = self.shared.state.lock().await;
+        let Some(git) = state.as_mut().and_then(|o| o.git.as_mut()) else { return Ok(Kept::default()) };
+        let commit = snapshot(git, author).await?;
+        write_record(&self.path, &git.record).await?;
+        let (mirror, record) = (git.workspace.mirror().clone(), git.record.clone());
+        drop(state);
+        let result = hand_over(&mirror, &record.base, &commit, author.branch, blobs, scratch).await?;
+        Ok(Kept { snapshot: Some(commit), result: Some(result) })
+    }
+}
+
+/// Snapshots the directory; the record's head moves on.
+async fn snapshot(git: &mut Git, author: &Author<'_>) -> anyhow::Result<String> {
+    let attempt = author.attempt;
+    let session = author.session.map(|s| format!("Hopyard-Session: {s}\n")).unwrap_or_default();
+    let message = format!(
+        "{workflow}/{step}: work of run {run}\n\nHopyard-Run: {run}\nHopyard-Workflow: {workflow}\nHopyard-Step: {step}\nHopyard-Attempt: {n}\n{session}",
+        workflow = author.workflow,
+        step = attempt.step,
+        run = attempt.run,
+        n = attempt.n
+    );
+    let refname = format!("refs/hopyard/{}/{}/{}", attempt.run, attempt.step, attempt.n);
+    let taken = git
+        .workspace
+        .snapshot(Snapshot { message: &message, refname: &refname, parent: &git.record.head, author: "Hopyard <hopyard@localhost>" })
+        .await
+        .context("the snapshot failed; the workspace stays as it is")?;
+    if !taken.skipped.is_empty() {
+        tracing::warn!(%attempt, skipped = ?taken.skipped, "some paths cannot be kept by git");
+    }
+    git.record.head = taken.commit.clone();
+    Ok(taken.commit)
+}
+
+/// Before a retry: what the attempt before left is kept under its own ref, then tracked files are reset.
+async fn keep_and_reset(git: &mut Git, grant: &Grant, commit: &str) -> anyhow::Result<()> {
+    let earlier = AttemptId { n: grant.attempt.n.saturating_sub(1), ..grant.attempt.clone() };
+    let author = Author { attempt: &earlier, workflow: &grant.workflow, session: None, branch: "" };
+    snapshot(git, &author).await?;
+    git.workspace.reset_to(commit).await.context("the workspace could not be reset for the retry")?;
+    git.record.head = commit.to_owned();
+    Ok(())
+}
+
+async fn restore_commit(mirror: &Mirror, commit: &str, bundle: Option<&BlobRef>, base: &str, path: &Path, blobs: &Blobs) -> anyhow::Result<String> {
+    if commit == base || mirror.has_commit(commit).await? {
+        return Ok(commit.to_owned());
+    }
+    let bundle = bundle.with_context(|| format!("the work of the earlier workspace ({commit}) was not stored"))?;
+    let file = path.with_extension("restore");
+    let digest: Digest = bundle.digest.parse().context("the bundle's digest is not valid")?;
+    blobs.read_to_file(&digest, &file).await.context("the bundle of the earlier workspace cannot be read")?;
+    let imported = mirror.import_bundle(&file, commit).await.context("the bundle of the earlier workspace cannot be used");
+    tokio::fs::remove_file(&file).await?;
+    imported?;
+    Ok(commit.to_owned())
+}
+
+/// Sets the branch and stores patch and bundle.
+async fn hand_over(mirror: &Mirror, base: &str, head: &str, branch: &str, blobs: &Blobs, scratch: &Path) -> anyhow::Result<GitResult> {
+    let mut result =
+        GitResult { base: base.to_owned(), head: head.to_owned(), branch: branch.to_owned(), files: Vec::new(), insertions: 0, deletions: 0, patch: None, bundle: None };
+    // The branch lives in our mirror: it simply follows the work.
+    mirror.point_branch(branch, head).await.context("the branch could not be set")?;
+    if base == head {
+        return Ok(result);
+    }
+    let stat = mirror.diff(base, head).await.context("the changes could not be listed")?;
+    result.insertions = stat.insertions;
+    result.deletions = stat.deletions;
+    result.files = stat
+        .files
+        .into_iter()
+        .map(|f| ChangedFile { path: f.path, status: f.status.as_str().to_owned(), insertions: f.insertions, deletions: f.deletions })
+        .collect();
+    let (patch, bundle) = (scratch.join("patch"), scratch.join("bundle"));
+    mirror.patch(base, head, &patch).await.context("the patch could not be made")?;
+    result.patch = Some(put(blobs, &patch).await?);
+    if mirror.bundle(base, head, branch, &bundle).await.context("the bundle could not be made")? {
+        result.bundle = Some(put(blobs, &bundle).await?);
+    }
+    Ok(result)
+}
+
+async fn put(blobs: &Blobs, file: &Path) -> anyhow::Result<BlobRef> {
+    let blob = blobs.put_file(file).await.with_context(|| format!("{} could not be stored", file.display()))?;
+    tokio::fs::remove_file(file).await?;
+    Ok(BlobRef { digest: blob.digest.to_string(), size: blob.size })
+}
+
+/// Directory name of a persistent workspace.
+fn session_key(namespace: &Name, session: &Name, url: Option<&str>) -> String {
+    let hash = Sha256::digest(format!("{namespace}\0{session}\0{}", url.unwrap_or_default()));
+    let hex: String = hash[..6].iter().map(|b| format!("{b:02x}")).collect();
+    format!("{session}-{hex}")
+}
+
+pub(crate) async fn read_record(file: &Path) -> Option<Record> {
+    serde_json::from_slice(&tokio::fs::read(file).await.ok()?).ok()
+}
+
+async fn write_record(path: &Path, record: &Record) -> anyhow::Result<()> {
+    let (file, draft) = (path.with_extension("json"), path.with_extension("json.tmp"));
+    tokio::fs::write(&draft, serde_json::to_vec(record)?).await?;
+    tokio::fs::rename(&draft, &file).await.context("the record of the workspace cannot be written")
+}
+
+/// The order's own mode, for messages.
+pub(crate) fn kind(order: &WorkspaceOrder) -> &'static str {
+    match (order.mode, &order.url) {
+        (WorkspaceMode::None, _) => "none",
+        (_, None) => "scratch",
+        (WorkspaceMode::Persistent, _) => "persistent",
+        (WorkspaceMode::Temporary, _) => "temporary",
+    }
+}
