@@ -1,0 +1,49 @@
+//! Counters and histograms of the door.
+
+use std::sync::OnceLock;
+
+use hopyard_runtime::instruments::{counter, seconds};
+use prometheus::{HistogramVec, IntCounterVec};
+
+/// Requests by method, route and status.
+pub fn requests() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_http_requests_total", "Requests by method, route and status.", &["method", "route", "status"]))
+}
+
+/// Time from the head of a request to the head of its answer.
+pub fn request_seconds() -> &'static HistogramVec {
+    static CELL: OnceLock<HistogramVec> = OnceLock::new();
+    CELL.get_or_init(|| {
+        seconds(
+            "hopyard_http_request_seconds",
+            "Time from the head of a request to the head of its answer.",
+            &["method", "route"],
+            &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 60.0],
+        )
+    })
+}
+
+/// Submitted runs by the door they came through and what became of them.
+pub fn submissions() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_submissions_total", "Submitted runs by door and outcome.", &["door", "outcome"]))
+}
+
+/// Cancels by the door they came through and what became of them.
+pub fn cancels() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_cancels_total", "Cancel requests by door and outcome.", &["door", "outcome"]))
+}
+
+/// Messages set aside by stream and code.
+pub fn dead_letters() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_dead_letters_total", "Messages that were set aside, by stream and code.", &["stream", "code"]))
+}
+
+/// Hand-overs to the schedulers by outcome.
+pub fn accepts() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_accept_calls_total", "Hand-overs of submissions to the schedulers, by outcome.", &["outcome"]))
+}

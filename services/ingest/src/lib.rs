@@ -1,0 +1,124 @@
+//! The door: HTTP API, event and log streams, and submissions over the bus.
+//!
+//! It checks what comes in, hands it to the schedulers and answers only what is committed; it reads the state of runs and
+//! *never* writes it.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hopyard_blobs::Blobs;
+use hopyard_contract::message::Beat;
+use hopyard_contract::topology;
+use hopyard_contract::view::ComponentHealth;
+use hopyard_runtime::Context;
+use hopyard_runtime::consume::Consumer;
+use hopyard_runtime::presence::{self, Presence};
+use hopyard_store::Store;
+use tokio::net::TcpListener;
+
+use crate::accept::batch::Batcher;
+use crate::door::Door;
+
+pub mod accept;
+pub mod bus_door;
+pub mod door;
+pub mod executors;
+pub mod health;
+pub mod http;
+pub mod instruments;
+pub mod kill;
+pub mod problem;
+pub mod read;
+pub mod runs;
+pub mod workflows;
+
+/// Sets the door up: the address is opened at once, requests are answered once the store is there.
+///
+/// # Errors
+/// When the address is taken, or a setting is not valid.
+pub async fn start(ctx: Context) -> anyhow::Result<()> {
+    let listener = http::serve::bind(&ctx.config.text("HTTP_ADDR", "127.0.0.1:8733")).await?;
+    let address = listener.local_addr()?;
+    let blobs = Blobs::open(&ctx.config.blobs()).context("the blob store (HOPYARD_BLOBS)")?;
+    Consumer::new(ctx.bus.clone(), ctx.topology, topology::ingest(), 1).ensure().await?;
+    let presence = Presence::watch(&ctx.bus, &ctx.tasks);
+    let (id, host, tasks) = (ctx.id.clone(), ctx.host.clone(), ctx.tasks.clone());
+    presence::beat(&ctx.bus, &ctx.tasks, move || Beat {
+        kind: "ingest".to_owned(),
+        id: id.clone(),
+        host: host.clone(),
+        pool: None,
+        slots: 0,
+        free: 0,
+        claimed_ms_ago: None,
+        draining: tasks.draining().is_cancelled(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        disk_free: 0,
+        outbox_ms: 0,
+    });
+    ctx.readiness.set("store", ComponentHealth::degraded("starting", "the store has not been opened yet"));
+    tracing::info!(http = %address, "the API listens");
+    let tasks = ctx.tasks.clone();
+    tasks.spawn("door", open(ctx, listener, blobs, presence));
+    Ok(())
+}
+
+/// Waits for the store, then opens all doors; ends when they are closed again.
+async fn open(ctx: Context, listener: TcpListener, blobs: Blobs, presence: Presence) -> anyhow::Result<()> {
+    let tasks = ctx.tasks.clone();
+    let Some(store) = tasks.draining().run_until_cancelled(wait_for_store(&ctx)).await else {
+        tasks.stopping().cancel();
+        return Ok(());
+    };
+    ctx.readiness.set("store", ComponentHealth::ok());
+    let door = Door {
+        id: ctx.id,
+        bus: ctx.bus.clone(),
+        reader: store?.reader(),
+        blobs,
+        presence,
+        topology: ctx.topology,
+        tasks: ctx.tasks,
+        readiness: ctx.readiness,
+        batcher: Batcher::start(&ctx.bus, &tasks),
+        definitions: Default::default(),
+        commands: Default::default(),
+    };
+    door.commands.watch(&door);
+    let doors = [
+        tasks.spawn("commands", bus_door::commands(door.clone())),
+        tasks.spawn("immediate", bus_door::immediate::immediate(door.clone())),
+        tasks.spawn("http", http::serve::serve(listener, http::router(door), tasks.clone())),
+    ];
+    for closed in futures::future::join_all(doors).await {
+        closed.context("a door did not close")?;
+    }
+    // Everything that was taken has its answer: the rest of the process may end.
+    tasks.stopping().cancel();
+    Ok(())
+}
+
+/// Opens the store, however long it takes until it is there with a schema that fits.
+///
+/// # Errors
+/// When its URL is not valid: that does not become better by waiting.
+async fn wait_for_store(ctx: &Context) -> anyhow::Result<Store> {
+    let url = ctx.config.store_url();
+    loop {
+        let problem = match Store::open(&url).await {
+            Ok(store) => match store.pending_migrations().await {
+                Ok(pending) if pending.is_empty() => return Ok(store),
+                Ok(pending) => ComponentHealth::degraded(
+                    "schema",
+                    format!("{} migrations are missing; a scheduler or `hopyard migrate` applies them", pending.len()),
+                ),
+                Err(error) => ComponentHealth::degraded("store_unavailable", error.to_string()),
+            },
+            Err(error @ hopyard_store::Error::Url(_)) => return Err(error.into()),
+            Err(error) => ComponentHealth::degraded("store_unavailable", error.to_string()),
+        };
+        tracing::info!(why = problem.text, "the store is not ready yet");
+        ctx.readiness.set("store", problem);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}

@@ -1,0 +1,195 @@
+//! Runs by HTTP, the writing half: submit, submit many, cancel, run again.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::IntoResponse as _;
+use axum::routing::post;
+use chrono::Utc;
+use hopyard_contract::RunId;
+use hopyard_contract::submit::{RunRequest, Submitted, SubmittedBatch, VerdictStatus};
+use serde_json::Value;
+
+use crate::accept::definition::Resolved;
+use crate::accept::request::{self, Form};
+use crate::accept::{self, Decided, Key, Origin, Unprepared};
+use crate::door::Door;
+use crate::http::body::{JsonBody, OptionalJson};
+use crate::http::{Namespace, OperationDoc, Route, run_id};
+use crate::kill::{self, Killed};
+use crate::problem::{Answer, Refusal};
+
+const KEY_DOC: &str = "A repeat with the same key is the same submission; 1 to 255 characters.";
+
+/// Routes of this module.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::new(
+            Method::POST,
+            "/api/v1/runs",
+            post(on_submit),
+            OperationDoc::new("submitRun", "Submits one run")
+                .header("Idempotency-Key", KEY_DOC)
+                .body("application/json", "run-request")
+                .json(201, "submitted", "The run is committed")
+                .json(202, "submitted", "The bus keeps the submission until a scheduler is back")
+                .json(200, "submitted", "The same submission made this run before"),
+        ),
+        Route::new(
+            Method::POST,
+            "/api/v1/runs/batch",
+            post(on_submit_many),
+            OperationDoc::new("submitRuns", "Submits up to 500 runs")
+                .header("Idempotency-Key", "Key of the body; run i gets the key `<key>#<i>` unless it has its own.")
+                .body("application/json", "run-requests")
+                .json(200, "submitted-batch", "One verdict per run")
+                .json(202, "submitted-batch", "The bus keeps some of it until a scheduler is back"),
+        ),
+        Route::new(
+            Method::POST,
+            "/api/v1/runs/{id}/cancel",
+            post(on_cancel),
+            OperationDoc::new("cancelRun", "Ends a run").body("application/json", "cancel-request").optional().json(
+                202,
+                "run",
+                "The cancel is committed; the run as it is",
+            ),
+        ),
+        Route::new(
+            Method::POST,
+            "/api/v1/runs/{id}/rerun",
+            post(on_rerun),
+            OperationDoc::new("rerunRun", "Submits a run again with the same plan, inputs and repository")
+                .header("Idempotency-Key", KEY_DOC)
+                .body("application/json", "rerun-request")
+                .optional()
+                .json(201, "submitted", "The new run is committed")
+                .json(202, "submitted", "The bus keeps the submission until a scheduler is back")
+                .json(200, "submitted", "The same submission made this run before"),
+        ),
+    ]
+}
+
+fn origin(namespace: &Namespace, headers: &HeaderMap) -> Result<Origin, Refusal> {
+    let text = |name: &str| headers.get(name).map(|v| v.to_str().map(str::to_owned));
+    let key = match text("idempotency-key") {
+        None => None,
+        Some(Ok(key)) if headers.get_all("idempotency-key").iter().count() == 1 => Some(Key::Explicit(key)),
+        Some(_) => {
+            return Err(Refusal::field(422, "control_char", "/idempotency_key", "the header Idempotency-Key stands once and is plain text"));
+        }
+    };
+    Ok(Origin {
+        door: "http",
+        namespace: namespace.name.clone(),
+        receipt: None,
+        received_at: Utc::now(),
+        key,
+        traceparent: text("traceparent").and_then(Result::ok),
+    })
+}
+
+async fn on_submit(State(door): State<Door>, namespace: Namespace, headers: HeaderMap, JsonBody(body): JsonBody) -> Answer {
+    let origin = origin(&namespace, &headers)?;
+    let prepared = accept::prepare(&door, &origin, &body, Form::One).await?;
+    one(&namespace, accept::submit(&door, prepared).await?)
+}
+
+async fn on_submit_many(State(door): State<Door>, namespace: Namespace, headers: HeaderMap, JsonBody(body): JsonBody) -> Answer {
+    let origin = origin(&namespace, &headers)?;
+    let prepared = accept::prepare(&door, &origin, &body, Form::Many).await?;
+    let decided = accept::submit(&door, prepared).await?;
+    accept::count("http", &decided.verdicts);
+    let status = if decided.committed { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(batch(decided, None))).into_response())
+}
+
+/// The answer to several runs.
+pub(crate) fn batch(decided: Decided, v: Option<u32>) -> SubmittedBatch {
+    SubmittedBatch { v, items: decided.verdicts, committed: (!decided.committed).then_some(false), warnings: decided.warnings }
+}
+
+/// The answer to one run.
+fn one(namespace: &Namespace, decided: Decided) -> Answer {
+    accept::count("http", &decided.verdicts);
+    let Some(verdict) = decided.verdicts.into_iter().next() else {
+        return Err(Refusal::new(503, "outcome_unknown", "the submission has no verdict"));
+    };
+    let Some(id) = verdict.run_id.filter(|_| verdict.status != VerdictStatus::Rejected) else {
+        return Err(Refusal::of_errors(verdict.errors));
+    };
+    let status = match (verdict.status, decided.committed) {
+        (VerdictStatus::Duplicate, _) => StatusCode::OK,
+        (_, true) => StatusCode::CREATED,
+        (_, false) => StatusCode::ACCEPTED,
+    };
+    let answer =
+        Submitted { run_id: id, status: verdict.status, committed: (!decided.committed).then_some(false), warnings: decided.warnings };
+    Ok((status, [(LOCATION, location(namespace, id))], Json(answer)).into_response())
+}
+
+fn location(namespace: &Namespace, id: RunId) -> String {
+    if namespace.explicit { format!("/api/v1/namespaces/{}/runs/{id}", namespace.name) } else { format!("/api/v1/runs/{id}") }
+}
+
+async fn on_cancel(State(door): State<Door>, namespace: Namespace, Path(id): Path<String>, OptionalJson(body): OptionalJson) -> Answer {
+    let id = run_id(&id)?;
+    let wanted = body.map_or_else(|| Ok(Default::default()), |body| request::cancel(&body, false)).map_err(Refusal::of_errors)?;
+    match kill::kill(&door, &namespace.name, id, "api", wanted).await? {
+        Killed::Run(run) => Ok((StatusCode::ACCEPTED, Json(run)).into_response()),
+        Killed::Final(run) => {
+            let mut refusal = Refusal::new(409, "already_final", format!("the run {id} has ended already"));
+            refusal.0.run_id = Some(id);
+            refusal.0.run = Some(run);
+            Err(refusal)
+        }
+        Killed::Unknown => Err(Refusal::unknown_run()),
+    }
+}
+
+async fn on_rerun(
+    State(door): State<Door>,
+    namespace: Namespace,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    OptionalJson(body): OptionalJson,
+) -> Answer {
+    let id = run_id(&id)?;
+    let wanted = body.map_or_else(|| Ok(Default::default()), |body: Value| request::rerun(&body)).map_err(Refusal::of_errors)?;
+    let state = door.reader.run(&namespace.name, id).await?.ok_or_else(Refusal::unknown_run)?;
+    let run = state.run;
+    let mut inputs = run.inputs;
+    inputs.extend(wanted.inputs);
+    // An input that the plan has dropped cannot be: the new run is pinned to the plan of the old one.
+    let again = RunRequest {
+        v: 1,
+        workflow: Some(run.workflow.clone()),
+        definition: None,
+        inputs,
+        repo: run.repo,
+        idempotency_key: wanted.idempotency_key,
+        priority: run.priority,
+        pool: Some(run.pool),
+        session: run.session,
+        labels: run.labels,
+        after: Vec::new(),
+        after_policy: run.after_policy,
+        start_at: None,
+        budget: run.budget,
+        rerun_of: Some(id),
+    };
+    let resolved = Resolved { name: run.workflow, definition_hash: run.definition_hash, plan_hash: run.plan_hash, plan: state.plan };
+    let origin = origin(&namespace, &headers)?;
+    let prepared = accept::prepare_known(&door, &origin, again, &resolved);
+    one(&namespace, accept::submit(&door, prepared).await?)
+}
+
+impl From<Unprepared> for Refusal {
+    fn from(unprepared: Unprepared) -> Self {
+        match unprepared {
+            Unprepared::Invalid(errors) => Self::of_errors(errors),
+            Unprepared::Unavailable(refusal) => refusal,
+        }
+    }
+}
