@@ -77,7 +77,12 @@ fn origin(namespace: &Namespace, headers: &HeaderMap) -> Result<Origin, Refusal>
         None => None,
         Some(Ok(key)) if headers.get_all("idempotency-key").iter().count() == 1 => Some(Key::Explicit(key)),
         Some(_) => {
-            return Err(Refusal::field(422, "control_char", "/idempotency_key", "the header Idempotency-Key stands once and is plain text"));
+            return Err(Refusal::field(
+                422,
+                "control_char",
+                "/idempotency_key",
+                "the header Idempotency-Key stands once and is plain text",
+            ));
         }
     };
     Ok(Origin {

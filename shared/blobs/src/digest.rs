@@ -61,9 +61,7 @@ impl FromStr for Digest {
 
     /// Reads `sha256:<64 lower-case hex digits>`; nothing else is a digest.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let invalid = || Error::InvalidDigest {
-            text: text.to_owned(),
-        };
+        let invalid = || Error::InvalidDigest { text: text.to_owned() };
         let digits = text.strip_prefix(PREFIX).ok_or_else(invalid)?;
         if digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(invalid());
@@ -86,14 +84,7 @@ mod tests {
         assert_eq!(empty.parse::<Digest>().expect("valid"), digest);
         let place = "e3/b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(digest.path().as_ref(), place);
-        for bad in [
-            "",
-            "sha256:",
-            &empty[7..],
-            &empty.to_uppercase(),
-            &format!("{empty}0"),
-            "sha256:../../etc",
-        ] {
+        for bad in ["", "sha256:", &empty[7..], &empty.to_uppercase(), &format!("{empty}0"), "sha256:../../etc"] {
             assert!(bad.parse::<Digest>().is_err(), "{bad:?}");
         }
     }

@@ -84,22 +84,12 @@ impl Error {
         matches!(self, Self::Transient { .. })
     }
 
-    pub(crate) fn store(
-        action: &'static str,
-        digest: &Digest,
-        source: object_store::Error,
-    ) -> Self {
+    pub(crate) fn store(action: &'static str, digest: &Digest, source: object_store::Error) -> Self {
         use object_store::Error as Store;
         match source {
             Store::NotFound { .. } => Self::NotFound { digest: *digest },
-            Store::Generic { .. } | Store::JoinError { .. } => Self::Transient {
-                action,
-                source: source.into(),
-            },
-            _ => Self::Refused {
-                action,
-                source: source.into(),
-            },
+            Store::Generic { .. } | Store::JoinError { .. } => Self::Transient { action, source: source.into() },
+            _ => Self::Refused { action, source: source.into() },
         }
     }
 }

@@ -34,36 +34,22 @@ impl Blobs {
     /// # Errors
     /// [`Error::Address`] for any other scheme, [`Error::File`] if the directory cannot be made.
     pub fn open(url: &str) -> Result<Self> {
-        let address = |detail: &str| Error::Address {
-            url: url.to_owned(),
-            detail: detail.to_owned(),
-        };
+        let address = |detail: &str| Error::Address { url: url.to_owned(), detail: detail.to_owned() };
         let path = match url.split_once("://") {
             Some(("file", path)) if path.starts_with('/') => path,
             Some(("file", _)) => return Err(address("a file address starts with file:///")),
             Some(("s3" | "s3a", _)) => {
-                return Err(address(
-                    "s3 is not built in, use a directory on a shared volume (file:///dir)",
-                ));
+                return Err(address("s3 is not built in, use a directory on a shared volume (file:///dir)"));
             }
             Some(_) => return Err(address("unknown scheme, use file:///dir or a path")),
             None if url.is_empty() => return Err(address("it is empty")),
             None => url,
         };
         let dir = PathBuf::from(path);
-        std::fs::create_dir_all(&dir).map_err(|source| Error::File {
-            action: "create",
-            path: dir.clone(),
-            source,
-        })?;
+        std::fs::create_dir_all(&dir).map_err(|source| Error::File { action: "create", path: dir.clone(), source })?;
         // A blob that was reported must survive a power cut: files and directories are synced.
-        let store = LocalFileSystem::new_with_prefix(&dir)
-            .map_err(|source| address(&source.to_string()))?
-            .with_fsync(true);
-        Ok(Self {
-            store: Arc::new(store),
-            address: url.into(),
-        })
+        let store = LocalFileSystem::new_with_prefix(&dir).map_err(|source| address(&source.to_string()))?.with_fsync(true);
+        Ok(Self { store: Arc::new(store), address: url.into() })
     }
 
     /// The address it was opened with.
@@ -93,13 +79,9 @@ impl Blobs {
         let mut file = open(path).await?;
         if blob.size <= PART as u64 {
             let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(PART));
-            file.read_to_end(&mut bytes)
-                .await
-                .map_err(|source| read_failed(path, source))?;
+            file.read_to_end(&mut bytes).await.map_err(|source| read_failed(path, source))?;
             if Digest::of(&bytes) != blob.digest {
-                return Err(Error::Changed {
-                    path: path.to_owned(),
-                });
+                return Err(Error::Changed { path: path.to_owned() });
             }
             self.put(&blob.digest, bytes.into()).await?;
         } else {
@@ -111,9 +93,7 @@ impl Blobs {
     /// The whole blob, checked against its digest.
     pub async fn get(&self, digest: &Digest) -> Result<Bytes> {
         let read = async { self.store.get(&digest.path()).await?.bytes().await };
-        let bytes = read
-            .await
-            .map_err(|source| Error::store("read", digest, source))?;
+        let bytes = read.await.map_err(|source| Error::store("read", digest, source))?;
         check(digest, Digest::of(&bytes))?;
         Ok(bytes)
     }
@@ -136,14 +116,11 @@ impl Blobs {
         let part = PathBuf::from(name);
         let written = self.stream_to(digest, &part).await;
         let moved = match written {
-            Ok(size) => tokio::fs::rename(&part, path)
-                .await
-                .map(|()| size)
-                .map_err(|source| Error::File {
-                    action: "write",
-                    path: path.to_owned(),
-                    source,
-                }),
+            Ok(size) => tokio::fs::rename(&part, path).await.map(|()| size).map_err(|source| Error::File {
+                action: "write",
+                path: path.to_owned(),
+                source,
+            }),
             Err(error) => Err(error),
         };
         if moved.is_err() {
@@ -165,8 +142,7 @@ impl Blobs {
     /// Length of the blob in bytes.
     pub async fn size(&self, digest: &Digest) -> Result<u64> {
         let meta = self.store.head(&digest.path()).await;
-        meta.map(|meta| meta.size)
-            .map_err(|source| Error::store("look up", digest, source))
+        meta.map(|meta| meta.size).map_err(|source| Error::store("look up", digest, source))
     }
 
     /// True if the blob is there in full length; anything else is written again.
@@ -179,21 +155,13 @@ impl Blobs {
     }
 
     async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<()> {
-        let put = self
-            .store
-            .put(&digest.path(), PutPayload::from_bytes(bytes))
-            .await;
-        put.map(drop)
-            .map_err(|source| Error::store("write", digest, source))
+        let put = self.store.put(&digest.path(), PutPayload::from_bytes(bytes)).await;
+        put.map(drop).map_err(|source| Error::store("write", digest, source))
     }
 
     async fn put_parts(&self, digest: &Digest, mut file: File, path: &Path) -> Result<()> {
         let failed = |source| Error::store("write", digest, source);
-        let upload = self
-            .store
-            .put_multipart(&digest.path())
-            .await
-            .map_err(failed)?;
+        let upload = self.store.put_multipart(&digest.path()).await.map_err(failed)?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
         let mut hasher = Sha256::new();
         let outcome = loop {
@@ -201,9 +169,7 @@ impl Blobs {
             match file.read(&mut chunk).await {
                 Ok(0) if Digest::finish(hasher.clone()) == *digest => break Ok(()),
                 Ok(0) => {
-                    break Err(Error::Changed {
-                        path: path.to_owned(),
-                    });
+                    break Err(Error::Changed { path: path.to_owned() });
                 }
                 Ok(count) => {
                     chunk.truncate(count);
@@ -227,15 +193,9 @@ impl Blobs {
     }
 
     async fn stream_to(&self, digest: &Digest, part: &Path) -> Result<u64> {
-        let failed = |source| Error::File {
-            action: "write",
-            path: part.to_owned(),
-            source,
-        };
+        let failed = |source| Error::File { action: "write", path: part.to_owned(), source };
         let found = self.store.get(&digest.path()).await;
-        let mut stream = found
-            .map_err(|source| Error::store("read", digest, source))?
-            .into_stream();
+        let mut stream = found.map_err(|source| Error::store("read", digest, source))?.into_stream();
         let mut file = File::create(part).await.map_err(failed)?;
         let (mut hasher, mut size) = (Sha256::new(), 0);
         while let Some(chunk) = stream.next().await {
@@ -251,19 +211,11 @@ impl Blobs {
 }
 
 async fn open(path: &Path) -> Result<File> {
-    File::open(path).await.map_err(|source| Error::File {
-        action: "open",
-        path: path.to_owned(),
-        source,
-    })
+    File::open(path).await.map_err(|source| Error::File { action: "open", path: path.to_owned(), source })
 }
 
 fn read_failed(path: &Path, source: std::io::Error) -> Error {
-    Error::File {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    }
+    Error::File { action: "read", path: path.to_owned(), source }
 }
 
 async fn hash_file(path: &Path) -> Result<Blob> {
@@ -271,15 +223,9 @@ async fn hash_file(path: &Path) -> Result<Blob> {
     let (mut hasher, mut size) = (Sha256::new(), 0);
     let mut chunk = vec![0; CHUNK];
     loop {
-        let count = file
-            .read(&mut chunk)
-            .await
-            .map_err(|source| read_failed(path, source))?;
+        let count = file.read(&mut chunk).await.map_err(|source| read_failed(path, source))?;
         if count == 0 {
-            return Ok(Blob {
-                digest: Digest::finish(hasher),
-                size,
-            });
+            return Ok(Blob { digest: Digest::finish(hasher), size });
         }
         hasher.update(&chunk[..count]);
         size += count as u64;
@@ -287,14 +233,7 @@ async fn hash_file(path: &Path) -> Result<Blob> {
 }
 
 fn check(digest: &Digest, found: Digest) -> Result<()> {
-    if found == *digest {
-        Ok(())
-    } else {
-        Err(Error::Damaged {
-            digest: *digest,
-            found,
-        })
-    }
+    if found == *digest { Ok(()) } else { Err(Error::Damaged { digest: *digest, found }) }
 }
 
 #[cfg(test)]

@@ -42,7 +42,11 @@ impl Readiness {
         let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (name, (at, period)) in self.ticks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let late = at.elapsed() > *period * 3;
-            let health = if late { ComponentHealth::degraded("late", format!("has not gone round for {} s", at.elapsed().as_secs())) } else { ComponentHealth::ok() };
+            let health = if late {
+                ComponentHealth::degraded("late", format!("has not gone round for {} s", at.elapsed().as_secs()))
+            } else {
+                ComponentHealth::ok()
+            };
             components.insert((*name).to_owned(), health);
         }
         Health::of(components)
@@ -62,7 +66,9 @@ pub async fn serve(tasks: &Tasks, address: &str, readiness: Readiness) -> anyhow
         .route("/readyz", get(readyz))
         .with_state(readiness);
     let stop = tasks.stopping().clone();
-    tasks.spawn("admin", async move { axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await.context("the admin port failed") });
+    tasks.spawn("admin", async move {
+        axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await.context("the admin port failed")
+    });
     Ok(local)
 }
 

@@ -131,7 +131,9 @@ impl Publishing {
 fn publish_error(error: async_nats::jetstream::context::PublishError) -> PublishError {
     use async_nats::jetstream::context::PublishErrorKind as Kind;
     match error.kind() {
-        Kind::StreamNotFound | Kind::WrongLastMessageId | Kind::WrongLastSequence | Kind::MaxPayloadExceeded => PublishError::Refused(error.to_string()),
+        Kind::StreamNotFound | Kind::WrongLastMessageId | Kind::WrongLastSequence | Kind::MaxPayloadExceeded => {
+            PublishError::Refused(error.to_string())
+        }
         // An answer of the server that is no acknowledgement: full stream, message too large and the like.
         Kind::Other => PublishError::Refused(error.to_string()),
         Kind::TimedOut | Kind::BrokenPipe | Kind::MaxAckPending => PublishError::Unknown(error.to_string()),
@@ -249,7 +251,11 @@ impl Bus {
     /// # Errors
     /// When the connection is closed.
     pub async fn subscribe_group(&self, subject: &str, group: &str) -> anyhow::Result<Subscription> {
-        let inner = self.client.queue_subscribe(subject.to_owned(), group.to_owned()).await.with_context(|| format!("cannot subscribe to {subject}"))?;
+        let inner = self
+            .client
+            .queue_subscribe(subject.to_owned(), group.to_owned())
+            .await
+            .with_context(|| format!("cannot subscribe to {subject}"))?;
         Ok(Subscription { inner, client: self.client.clone() })
     }
 

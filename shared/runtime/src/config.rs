@@ -24,11 +24,19 @@ const fn setting(name: &'static str, default: &'static str, doc: &'static str) -
 
 /// All settings.
 pub const SETTINGS: &[Setting] = &[
-    setting("STORE_URL", "sqlite:<data dir>/store", "Store: `sqlite:DIRECTORY` or `postgres://…`. `DATABASE_URL` is read when it is absent."),
+    setting(
+        "STORE_URL",
+        "sqlite:<data dir>/store",
+        "Store: `sqlite:DIRECTORY` or `postgres://…`. `DATABASE_URL` is read when it is absent.",
+    ),
     setting("NATS_URL", "nats://127.0.0.1:4222", "Bus."),
     setting("NATS_CREDS", "", "File with credentials for the bus."),
     setting("JS_REPLICAS", "1", "Replicas of every stream."),
-    setting("TOPOLOGY", "manage", "`manage` creates and updates streams and consumers; `verify` compares them and refuses to start when they differ."),
+    setting(
+        "TOPOLOGY",
+        "manage",
+        "`manage` creates and updates streams and consumers; `verify` compares them and refuses to start when they differ.",
+    ),
     setting("HTTP_ADDR", "127.0.0.1:8733", "Address of the API (ingest)."),
     setting("ADMIN_ADDR", "127.0.0.1:0", "Address of `/metrics`, `/livez` and `/readyz` of a service."),
     setting("DATA_DIR", "./.hopyard/data", "Directory for everything a service keeps on disk."),
@@ -40,7 +48,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("RENEW", "5s", "Time between renewals (scheduler tells executors)."),
     setting("GRACE", "10s", "Time between TERM and KILL when a step is ended."),
     setting("BLOBS", "<data dir>/blobs", "Blob store: a directory that all hosts share, or an object store's URL."),
-    setting("REPO_ALLOW", "https://,ssh://", "Prefixes of repository URLs that an executor may use, separated by commas; a path stands for a directory."),
+    setting(
+        "REPO_ALLOW",
+        "https://,ssh://",
+        "Prefixes of repository URLs that an executor may use, separated by commas; a path stands for a directory.",
+    ),
     setting("GIT_FETCH_INTERVAL", "10s", "A mirror is fetched at most once in this time, unless a ref is not found."),
     setting("GIT_CREDENTIALS", "", "Credentials by host: `host=env:NAME` or `host=file:PATH`, separated by commas."),
     setting("LOG_CAP", "67108864", "Most bytes of an attempt's log that are kept."),
@@ -72,7 +84,9 @@ impl Config {
         let mut config = Self::default();
         match std::fs::read_to_string(&file) {
             Ok(text) => config.read_file(&file, &text)?,
-            Err(error) if named.is_some() => return Err(error).with_context(|| format!("the settings file {} cannot be read", file.display())),
+            Err(error) if named.is_some() => {
+                return Err(error).with_context(|| format!("the settings file {} cannot be read", file.display()));
+            }
             Err(_) => {}
         }
         for (key, value) in std::env::vars() {
@@ -205,7 +219,12 @@ fn name_of_host() -> Name {
 
 /// Makes a valid name of any text.
 fn shorten(text: &str) -> Name {
-    let clean: String = text.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' }).take(64).collect();
+    let clean: String = text
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
+        .take(64)
+        .collect();
     clean.trim_start_matches('-').parse().unwrap_or_else(|_| Name::literal("host"))
 }
 

@@ -89,7 +89,7 @@ impl Consumer {
     pub async fn next(&mut self) -> Vec<Delivery> {
         loop {
             let Some(source) = &mut self.open else {
-                match self.connect().await {
+                match Box::pin(self.connect()).await {
                     Ok(source) => self.open = Some(source),
                     Err(error) => {
                         tracing::warn!(consumer = self.spec.durable, error = format!("{error:#}"), "the consumer cannot be read yet");
@@ -120,7 +120,7 @@ impl Consumer {
     /// Waits for one message without having any other one under way: for readers whose room varies.
     pub async fn one(&mut self) -> Delivery {
         loop {
-            match self.pull_one().await {
+            match Box::pin(self.pull_one()).await {
                 Ok(Some(delivery)) => return delivery,
                 Ok(None) => {}
                 Err(error) => {

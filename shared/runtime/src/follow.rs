@@ -66,7 +66,12 @@ impl Follower {
             after if after > last => DeliverPolicy::All,
             after => DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
         };
-        let config = push::OrderedConfig { deliver_subject: self.bus.inbox(), filter_subject: self.subject.clone(), deliver_policy, ..Default::default() };
+        let config = push::OrderedConfig {
+            deliver_subject: self.bus.inbox(),
+            filter_subject: self.subject.clone(),
+            deliver_policy,
+            ..Default::default()
+        };
         Ok(stream.create_consumer(config).await?.messages().await?)
     }
 }

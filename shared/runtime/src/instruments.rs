@@ -35,7 +35,8 @@ pub fn gauge(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
 
 /// A histogram of seconds, made once per process and name.
 pub fn seconds(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-    let histogram = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels).expect("metric names in the code are valid");
+    let histogram =
+        HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels).expect("metric names in the code are valid");
     registry().register(Box::new(histogram.clone())).expect("each metric is made once per process");
     histogram
 }
@@ -54,7 +55,9 @@ pub fn task_failures() -> &'static IntCounterVec {
 /// Messages by what became of them.
 pub fn messages() -> &'static IntCounterVec {
     static CELL: OnceLock<IntCounterVec> = OnceLock::new();
-    CELL.get_or_init(|| counter("hopyard_bus_messages_total", "Messages of durable consumers by what became of them.", &["stream", "outcome"]))
+    CELL.get_or_init(|| {
+        counter("hopyard_bus_messages_total", "Messages of durable consumers by what became of them.", &["stream", "outcome"])
+    })
 }
 
 /// Connection events of the bus.

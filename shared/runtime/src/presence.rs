@@ -17,8 +17,11 @@ pub const BEAT: Duration = Duration::from_secs(5);
 /// The last beat of everyone.
 #[derive(Clone, Debug, Default)]
 pub struct Presence {
-    seen: Arc<Mutex<HashMap<(String, Name), (Beat, BootInstant)>>>,
+    seen: Arc<Mutex<Beats>>,
 }
+
+/// Last beat and when it was heard, by kind and name.
+type Beats = HashMap<(String, Name), (Beat, BootInstant)>;
 
 impl Presence {
     /// Starts to listen for beats.
@@ -50,7 +53,11 @@ impl Presence {
     /// Beats of a kind that are younger than `within`, with their ages.
     pub fn alive(&self, kind: &str, within: Duration) -> Vec<(Beat, Duration)> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().filter(|((k, _), _)| k == kind).map(|(_, (beat, at))| (beat.clone(), at.elapsed())).filter(|(_, age)| *age < within).collect()
+        seen.iter()
+            .filter(|((k, _), _)| k == kind)
+            .map(|(_, (beat, at))| (beat.clone(), at.elapsed()))
+            .filter(|(_, age)| *age < within)
+            .collect()
     }
 
     /// Age of the last beat of one process.

@@ -46,7 +46,12 @@ pub async fn call<Q: Serialize, A: DeserializeOwned>(bus: &Bus, verb: Verb, requ
 ///
 /// # Errors
 /// [`CallError`].
-pub async fn call_within<Q: Serialize, A: DeserializeOwned>(bus: &Bus, verb: Verb, request: &Q, deadline: Duration) -> Result<A, CallError> {
+pub async fn call_within<Q: Serialize, A: DeserializeOwned>(
+    bus: &Bus,
+    verb: Verb,
+    request: &Q,
+    deadline: Duration,
+) -> Result<A, CallError> {
     let body = encode(request);
     let mut maybe_done = None;
     for (subject, patience) in [(verb.one(), deadline / 2), (verb.every(), deadline / 2)] {

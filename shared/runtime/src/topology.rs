@@ -68,7 +68,9 @@ impl Topology {
                     tries += 1;
                 }
             }
-            Mode::Verify => jetstream.get_stream(spec.name).await.context("is missing: run `hopyard topology apply`")?.cached_info().config.clone(),
+            Mode::Verify => {
+                jetstream.get_stream(spec.name).await.context("is missing: run `hopyard topology apply`")?.cached_info().config.clone()
+            }
         };
         // Older servers drop what they do not know without a word, so the answer is compared field by field.
         let differences = differences(&wanted, &actual);
@@ -102,14 +104,18 @@ impl Topology {
         let stream = bus.jetstream().get_stream_no_info(spec.stream).await?;
         let wanted = consumer_config(spec, self.replicas);
         let mut consumer = match self.mode {
-            Mode::Manage => stream.create_consumer(wanted.clone()).await.with_context(|| format!("consumer {} of {}", spec.durable, spec.stream))?,
-            Mode::Verify => stream
-                .get_consumer(&spec.durable)
-                .await
-                .map_err(|e| anyhow::anyhow!("consumer {} of {} is missing: run `hopyard topology apply`: {e}", spec.durable, spec.stream))?,
+            Mode::Manage => {
+                stream.create_consumer(wanted.clone()).await.with_context(|| format!("consumer {} of {}", spec.durable, spec.stream))?
+            }
+            Mode::Verify => stream.get_consumer(&spec.durable).await.map_err(|e| {
+                anyhow::anyhow!("consumer {} of {} is missing: run `hopyard topology apply`: {e}", spec.durable, spec.stream)
+            })?,
         };
         let actual = &consumer.info().await?.config;
-        if actual.filter_subject != wanted.filter_subject || actual.ack_wait != wanted.ack_wait || actual.max_ack_pending != wanted.max_ack_pending {
+        if actual.filter_subject != wanted.filter_subject
+            || actual.ack_wait != wanted.ack_wait
+            || actual.max_ack_pending != wanted.max_ack_pending
+        {
             bail!("consumer {} of {} differs from the table: run `hopyard topology apply`", spec.durable, spec.stream);
         }
         Ok(consumer)
@@ -123,7 +129,9 @@ impl Topology {
         let mut lines = Vec::new();
         for spec in STREAMS {
             match bus.jetstream().get_stream(spec.name).await {
-                Ok(stream) => lines.extend(differences(&self.stream_config(spec), &stream.cached_info().config).into_iter().map(|d| format!("{}: {d}", spec.name))),
+                Ok(stream) => lines.extend(
+                    differences(&self.stream_config(spec), &stream.cached_info().config).into_iter().map(|d| format!("{}: {d}", spec.name)),
+                ),
                 Err(error) => lines.push(format!("{}: missing ({error})", spec.name)),
             }
         }

@@ -43,26 +43,18 @@ impl Token {
             Some(("env", name)) if !name.is_empty() => lookup(name)
                 .filter(|value| !value.trim().is_empty())
                 .map(|value| Self::Value(value.trim().to_owned()))
-                .ok_or_else(|| Error::Invalid {
-                    what: "token_from, the variable is not set:",
-                    value: text.to_owned(),
-                }),
-            Some(("file", path)) if Path::new(path).is_absolute() => {
-                Ok(Self::File(PathBuf::from(path)))
-            }
-            _ => Err(Error::Invalid {
-                what: "token_from, use env:NAME or file:/PATH:",
-                value: text.to_owned(),
-            }),
+                .ok_or_else(|| Error::Invalid { what: "token_from, the variable is not set:", value: text.to_owned() }),
+            Some(("file", path)) if Path::new(path).is_absolute() => Ok(Self::File(PathBuf::from(path))),
+            _ => Err(Error::Invalid { what: "token_from, use env:NAME or file:/PATH:", value: text.to_owned() }),
         }
     }
 
     fn read(&self) -> Result<String> {
         match self {
             Self::Value(value) => Ok(value.clone()),
-            Self::File(path) => fs::read_to_string(path)
-                .map(|text| text.trim().to_owned())
-                .map_err(|source| Error::io("read token file", path, source)),
+            Self::File(path) => {
+                fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(|source| Error::io("read token file", path, source))
+            }
         }
     }
 }
@@ -91,12 +83,7 @@ impl Credentials {
         let script = dir.join("askpass");
         let fresh = dir.join(format!("askpass.{}", std::process::id()));
         let write = || {
-            let mut file = fs::OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o700)
-                .open(&fresh)?;
+            let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o700).open(&fresh)?;
             file.write_all(ASKPASS.as_bytes())?;
             file.set_permissions(fs::Permissions::from_mode(0o700))?;
             drop(file);
@@ -117,10 +104,7 @@ impl Credentials {
         };
         let scheme = location.scheme();
         // A token is never sent in the clear or to ssh.
-        let known = self
-            .list
-            .iter()
-            .find(|one| scheme == "https" && one.host.eq_ignore_ascii_case(host));
+        let known = self.list.iter().find(|one| scheme == "https" && one.host.eq_ignore_ascii_case(host));
         let Some(credential) = known else {
             return Ok(call);
         };

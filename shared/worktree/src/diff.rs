@@ -87,21 +87,14 @@ impl Mirror {
                     Delta::Typechange => FileStatus::Typechange,
                     _ => FileStatus::Modified,
                 };
-                let text = |bytes: Option<&[u8]>| {
-                    bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-                };
-                let (old, new) = (
-                    text(delta.old_file().path_bytes()),
-                    text(delta.new_file().path_bytes()),
-                );
+                let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+                let (old, new) = (text(delta.old_file().path_bytes()), text(delta.new_file().path_bytes()));
                 // The library shows no lines where a file and a link change places; git counts them.
                 let patch = if status == FileStatus::Typechange {
                     let blob = |file: git2::DiffFile<'_>| repo.find_blob(file.id()).ok();
                     // A submodule has no lines to count.
                     match (blob(delta.old_file()), blob(delta.new_file())) {
-                        (Some(old), Some(new)) => {
-                            Some(Patch::from_blobs(&old, None, &new, None, None)?)
-                        }
+                        (Some(old), Some(new)) => Some(Patch::from_blobs(&old, None, &new, None, None)?),
                         _ => None,
                     }
                 } else {
@@ -116,19 +109,9 @@ impl Mirror {
                 };
                 stat.insertions += insertions;
                 stat.deletions += deletions;
-                let old_path = if status == FileStatus::Renamed {
-                    old.clone()
-                } else {
-                    None
-                };
+                let old_path = if status == FileStatus::Renamed { old.clone() } else { None };
                 let path = new.or(old).unwrap_or_default();
-                stat.files.push(FileChange {
-                    path,
-                    old_path,
-                    status,
-                    insertions,
-                    deletions,
-                });
+                stat.files.push(FileChange { path, old_path, status, insertions, deletions });
             }
             stat.files.sort_by(|a, b| a.path.cmp(&b.path));
             Ok(stat)
@@ -144,15 +127,7 @@ impl Mirror {
         let mut output = std::ffi::OsString::from("--output=");
         output.push(out);
         self.git("diff")
-            .args([
-                "diff",
-                "--binary",
-                "--full-index",
-                "--no-ext-diff",
-                "--no-textconv",
-                "--no-color",
-                "-M",
-            ])
+            .args(["diff", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "-M"])
             .arg("--submodule=short")
             .arg(output)
             .args([base, head, "--"])

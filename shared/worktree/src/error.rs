@@ -138,13 +138,8 @@ impl Error {
             Self::RepoUnavailable { detail, .. } | Self::Git { detail, .. } => {
                 // A missing path also ends in "the remote end hung up"; its first line says what is wrong.
                 let detail = detail.to_lowercase();
-                let definite = [
-                    "does not appear to be a git repository",
-                    "not found",
-                    "does not exist",
-                ];
-                !definite.iter().any(|word| detail.contains(word))
-                    && TRANSIENT.iter().any(|word| detail.contains(word))
+                let definite = ["does not appear to be a git repository", "not found", "does not exist"];
+                !definite.iter().any(|word| detail.contains(word)) && TRANSIENT.iter().any(|word| detail.contains(word))
             }
             _ => false,
         }
@@ -153,10 +148,7 @@ impl Error {
     /// True if the disk or a quota is full.
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Self::Io { source, .. } => matches!(
-                source.kind(),
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-            ),
+            Self::Io { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
             Self::Git { detail, .. } | Self::RepoUnavailable { detail, .. } => {
                 detail.contains("No space left on device") || detail.contains("Disk quota exceeded")
             }
@@ -165,18 +157,11 @@ impl Error {
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
+        Self::Io { action, path: path.to_owned(), source }
     }
 
     pub(crate) fn read(what: impl Into<String>, source: git2::Error) -> Self {
-        Self::Read {
-            what: what.into(),
-            source,
-        }
+        Self::Read { what: what.into(), source }
     }
 }
 
@@ -185,10 +170,7 @@ mod tests {
     use super::*;
 
     fn unavailable(detail: &str) -> Error {
-        Error::RepoUnavailable {
-            repo: "https://h/a".into(),
-            detail: detail.into(),
-        }
+        Error::RepoUnavailable { repo: "https://h/a".into(), detail: detail.into() }
     }
 
     #[test]

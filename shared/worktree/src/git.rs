@@ -13,11 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::{Error, Result};
 
 /// Oldest git whose `merge-tree --write-tree` exists.
-pub(crate) const OLDEST: Version = Version {
-    major: 2,
-    minor: 38,
-    patch: 0,
-};
+pub(crate) const OLDEST: Version = Version { major: 2, minor: 38, patch: 0 };
 
 /// How long git may clean up its lock files after a polite signal.
 const GRACE: Duration = Duration::from_secs(2);
@@ -56,20 +52,12 @@ impl std::fmt::Display for Version {
 impl Version {
     /// Reads the answer of `git --version`; vendors append words (`2.39.5 (Apple Git-154)`).
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let number = text
-            .trim()
-            .strip_prefix("git version ")?
-            .split([' ', '-'])
-            .next()?;
+        let number = text.trim().strip_prefix("git version ")?.split([' ', '-']).next()?;
         let mut parts = number.split('.').map(|part| part.parse::<u32>().ok());
         let major = parts.next()??;
         let minor = parts.next()??;
         let patch = parts.next().flatten().unwrap_or(0);
-        Some(Self {
-            major,
-            minor,
-            patch,
-        })
+        Some(Self { major, minor, patch })
     }
 }
 
@@ -99,26 +87,12 @@ pub(crate) struct Output {
 impl Git {
     /// `config` is the only configuration file git reads beside the mirror's own; `timeout` bounds each call.
     pub(crate) fn new(search_path: OsString, config: PathBuf, timeout: Duration) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                search_path,
-                config,
-                timeout,
-            }),
-        }
+        Self { inner: Arc::new(Inner { search_path, config, timeout }) }
     }
 
     /// A call without a repository.
     pub(crate) fn call(&self, what: &'static str) -> Call {
-        Call {
-            git: self.clone(),
-            what,
-            args: Vec::new(),
-            env: Vec::new(),
-            dir: None,
-            stdin: None,
-            secrets: Vec::new(),
-        }
+        Call { git: self.clone(), what, args: Vec::new(), env: Vec::new(), dir: None, stdin: None, secrets: Vec::new() }
     }
 
     /// A call on one git directory, never discovered from the working directory.
@@ -132,10 +106,7 @@ impl Git {
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         match Version::parse(&text) {
             Some(version) if version >= OLDEST => Ok(version),
-            _ => Err(Error::OldGit {
-                wanted: OLDEST.to_string(),
-                found: text,
-            }),
+            _ => Err(Error::OldGit { wanted: OLDEST.to_string(), found: text }),
         }
     }
 }
@@ -159,14 +130,12 @@ impl Call {
     }
 
     pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     pub(crate) fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env
-            .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.env.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -192,22 +161,13 @@ impl Call {
     pub(crate) async fn ok(self) -> Result<Vec<u8>> {
         let what = self.what;
         let output = self.run().await?;
-        if output.code == 0 {
-            Ok(output.stdout)
-        } else {
-            Err(output.failed(what))
-        }
+        if output.code == 0 { Ok(output.stdout) } else { Err(output.failed(what)) }
     }
 
     /// Runs git and returns its first output line as text.
     pub(crate) async fn line(self) -> Result<String> {
         let stdout = self.ok().await?;
-        Ok(String::from_utf8_lossy(&stdout)
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_owned())
+        Ok(String::from_utf8_lossy(&stdout).lines().next().unwrap_or_default().trim().to_owned())
     }
 
     /// Runs git to its end or the time limit; the exit code is the caller's to judge.
@@ -216,13 +176,8 @@ impl Call {
         let limit = self.git.inner.timeout;
         let secrets = self.secrets.clone();
         let stdin = self.stdin.clone();
-        let mut child = self.command().spawn().map_err(|source| {
-            Error::io("start git from the search path", Path::new("git"), source)
-        })?;
-        let group = child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .map(Pid::from_raw);
+        let mut child = self.command().spawn().map_err(|source| Error::io("start git from the search path", Path::new("git"), source))?;
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let mut input = child.stdin.take();
         let mut out = child.stdout.take();
         let mut err = child.stderr.take();
@@ -249,17 +204,14 @@ impl Call {
                 }
                 Ok::<_, std::io::Error>(())
             };
-            let ((), read_out, read_err, status) =
-                tokio::join!(feed, read_out, read_err, child.wait());
+            let ((), read_out, read_err, status) = tokio::join!(feed, read_out, read_err, child.wait());
             read_out.and(read_err).and(status)
         };
         let ended = tokio::time::timeout(limit, work).await;
         match ended {
-            Ok(Ok(status)) => Ok(Output {
-                code: status.code().unwrap_or(-1),
-                stdout,
-                stderr: mask(String::from_utf8_lossy(&stderr).trim(), &secrets),
-            }),
+            Ok(Ok(status)) => {
+                Ok(Output { code: status.code().unwrap_or(-1), stdout, stderr: mask(String::from_utf8_lossy(&stderr).trim(), &secrets) })
+            }
             Ok(Err(source)) => Err(Error::io("read from git", Path::new("git"), source)),
             Err(_) => {
                 // A polite end first: git removes its lock files on SIGTERM and leaves them on SIGKILL.
@@ -270,18 +222,12 @@ impl Call {
                         let _ = child.wait().await;
                     }
                 }
-                Err(Error::Timeout {
-                    what: what.to_owned(),
-                    limit,
-                })
+                Err(Error::Timeout { what: what.to_owned(), limit })
             }
         }
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place of this crate that starts a process"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place of this crate that starts a process")]
     fn command(self) -> tokio::process::Command {
         let inner = &self.git.inner;
         let mut command = tokio::process::Command::new("git");
@@ -306,11 +252,7 @@ impl Call {
         command
             .args(self.args)
             .current_dir(self.dir.as_deref().unwrap_or(Path::new("/")))
-            .stdin(if self.stdin.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
+            .stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -322,23 +264,14 @@ impl Call {
 impl Output {
     /// The error of a call that should have succeeded.
     pub(crate) fn failed(self, what: &str) -> Error {
-        let detail = if self.stderr.is_empty() {
-            format!("exit code {}", self.code)
-        } else {
-            self.stderr
-        };
-        Error::Git {
-            what: what.to_owned(),
-            detail,
-        }
+        let detail = if self.stderr.is_empty() { format!("exit code {}", self.code) } else { self.stderr };
+        Error::Git { what: what.to_owned(), detail }
     }
 }
 
 /// Replaces every secret by asterisks.
 pub(crate) fn mask(text: &str, secrets: &[String]) -> String {
-    secrets.iter().fold(text.to_owned(), |text, secret| {
-        text.replace(secret.as_str(), "***")
-    })
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
 }
 
 #[cfg(test)]
@@ -349,10 +282,7 @@ mod tests {
     fn versions_of_all_vendors_are_read() {
         let version = |text| Version::parse(text).map(|version| version.to_string());
         assert_eq!(version("git version 2.47.3").as_deref(), Some("2.47.3"));
-        assert_eq!(
-            version("git version 2.39.5 (Apple Git-154)").as_deref(),
-            Some("2.39.5")
-        );
+        assert_eq!(version("git version 2.39.5 (Apple Git-154)").as_deref(), Some("2.39.5"));
         assert_eq!(version("git version 2.45.0-rc1").as_deref(), Some("2.45.0"));
         assert_eq!(version("git version 2.38").as_deref(), Some("2.38.0"));
         assert_eq!(version("no git here"), None);
@@ -362,26 +292,14 @@ mod tests {
     #[test]
     fn secrets_are_masked() {
         let secrets = vec!["s3cret".to_owned()];
-        assert_eq!(
-            mask("fatal: s3cret at s3cret", &secrets),
-            "fatal: *** at ***"
-        );
+        assert_eq!(mask("fatal: s3cret at s3cret", &secrets), "fatal: *** at ***");
     }
 
     #[tokio::test]
     async fn a_call_that_hangs_is_ended() {
-        let git = Git::new(
-            "/usr/bin:/bin".into(),
-            "/dev/null".into(),
-            Duration::from_millis(300),
-        );
+        let git = Git::new("/usr/bin:/bin".into(), "/dev/null".into(), Duration::from_millis(300));
         // An alias that sleeps stands for a remote that never answers.
-        let error = git
-            .call("fetch")
-            .args(["-c", "alias.hang=!sleep 600", "hang"])
-            .run()
-            .await
-            .expect_err("must not end by itself");
+        let error = git.call("fetch").args(["-c", "alias.hang=!sleep 600", "hang"]).run().await.expect_err("must not end by itself");
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
         assert!(error.is_transient());
     }

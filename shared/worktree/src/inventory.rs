@@ -33,18 +33,11 @@ impl Mirror {
                 };
                 let locked = match worktree.is_locked()? {
                     WorktreeLockStatus::Unlocked => None,
-                    WorktreeLockStatus::Locked(reason) => {
-                        Some(reason.unwrap_or_default().trim().to_owned())
-                    }
+                    WorktreeLockStatus::Locked(reason) => Some(reason.unwrap_or_default().trim().to_owned()),
                 };
                 let path = worktree.path().to_owned();
                 let missing = path.symlink_metadata().is_err();
-                entries.push(Entry {
-                    id: name.to_owned(),
-                    path,
-                    locked,
-                    missing,
-                });
+                entries.push(Entry { id: name.to_owned(), path, locked, missing });
             }
             entries.sort_by(|a, b| a.id.cmp(&b.id));
             Ok(entries)

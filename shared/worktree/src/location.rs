@@ -16,28 +16,16 @@ pub(crate) struct Location {
 impl Location {
     /// Splits `https://`, `http://`, `ssh://`, `user@host:path`, `file://` and absolute paths; all else is refused.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let invalid = || Error::Invalid {
-            what: "repository",
-            value: text.to_owned(),
-        };
+        let invalid = || Error::Invalid { what: "repository", value: text.to_owned() };
         if text.is_empty() || text.starts_with('-') || text.chars().any(char::is_control) {
             return Err(invalid());
         }
-        let local = |path: &str| Self {
-            text: text.to_owned(),
-            scheme: "file",
-            host: None,
-            path: Some(PathBuf::from(path)),
-        };
+        let local = |path: &str| Self { text: text.to_owned(), scheme: "file", host: None, path: Some(PathBuf::from(path)) };
         if text.starts_with('/') {
             return Ok(local(text));
         }
         if let Some(path) = text.strip_prefix("file://") {
-            return if path.starts_with('/') {
-                Ok(local(path))
-            } else {
-                Err(invalid())
-            };
+            return if path.starts_with('/') { Ok(local(path)) } else { Err(invalid()) };
         }
         let (scheme, rest) = match text.split_once("://") {
             Some(("https", rest)) => ("https", rest),
@@ -46,27 +34,16 @@ impl Location {
             Some(_) => return Err(invalid()),
             // The short form of ssh; a second colon right behind would be a transport (`ext::`).
             None => match text.split_once(':') {
-                Some((host, path))
-                    if !host.contains('/') && host.contains('@') && !path.starts_with(':') =>
-                {
-                    ("ssh", host)
-                }
+                Some((host, path)) if !host.contains('/') && host.contains('@') && !path.starts_with(':') => ("ssh", host),
                 _ => return Err(invalid()),
             },
         };
         let authority = rest.split('/').next().unwrap_or_default();
-        let host = authority
-            .rsplit_once('@')
-            .map_or(authority, |(_, host)| host);
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         if host.is_empty() || host.starts_with('-') {
             return Err(invalid());
         }
-        Ok(Self {
-            text: text.to_owned(),
-            scheme,
-            host: Some(host.to_lowercase()),
-            path: None,
-        })
+        Ok(Self { text: text.to_owned(), scheme, host: Some(host.to_lowercase()), path: None })
     }
 
     /// `https`, `http`, `ssh` or `file`, as git's protocol list names them.
@@ -87,12 +64,7 @@ impl Location {
     /// Checks the allow list: an empty list admits every https and ssh repository and nothing local;
     /// otherwise an entry must be the address itself or a prefix of it that ends at a `/`.
     pub(crate) fn check_allowed(&self, allow: &[String]) -> Result<()> {
-        let refuse = |detail: &str| {
-            Err(Error::NotAllowed {
-                repo: self.text.clone(),
-                detail: detail.to_owned(),
-            })
-        };
+        let refuse = |detail: &str| Err(Error::NotAllowed { repo: self.text.clone(), detail: detail.to_owned() });
         if allow.is_empty() {
             return match self.scheme {
                 "https" | "ssh" => Ok(()),
@@ -108,31 +80,15 @@ impl Location {
             let real = path.canonicalize().unwrap_or_else(|_| path.clone());
             let covered = allow.iter().any(|entry| {
                 let entry = Path::new(entry.strip_prefix("file://").unwrap_or(entry));
-                entry.is_absolute()
-                    && real.starts_with(entry.canonicalize().unwrap_or_else(|_| entry.to_owned()))
+                entry.is_absolute() && real.starts_with(entry.canonicalize().unwrap_or_else(|_| entry.to_owned()))
             });
-            return if covered {
-                Ok(())
-            } else {
-                refuse("no entry of the allow list covers it")
-            };
+            return if covered { Ok(()) } else { refuse("no entry of the allow list covers it") };
         }
-        let covered = allow
-            .iter()
-            .any(|entry| match self.text.strip_prefix(entry.as_str()) {
-                Some(rest) => {
-                    rest.is_empty()
-                        || rest == ".git"
-                        || entry.ends_with(['/', ':'])
-                        || rest.starts_with('/')
-                }
-                None => false,
-            });
-        if covered {
-            Ok(())
-        } else {
-            refuse("no entry of the allow list covers it")
-        }
+        let covered = allow.iter().any(|entry| match self.text.strip_prefix(entry.as_str()) {
+            Some(rest) => rest.is_empty() || rest == ".git" || entry.ends_with(['/', ':']) || rest.starts_with('/'),
+            None => false,
+        });
+        if covered { Ok(()) } else { refuse("no entry of the allow list covers it") }
     }
 }
 
@@ -142,24 +98,14 @@ mod tests {
 
     fn allowed(text: &str, allow: &[&str]) -> bool {
         let allow: Vec<String> = allow.iter().map(|entry| (*entry).to_owned()).collect();
-        Location::parse(text)
-            .expect("valid")
-            .check_allowed(&allow)
-            .is_ok()
+        Location::parse(text).expect("valid").check_allowed(&allow).is_ok()
     }
 
     #[test]
     fn addresses_are_split() {
-        let parts = |text: &str| {
-            Location::parse(text)
-                .ok()
-                .map(|one| (one.scheme(), one.host().map(str::to_owned)))
-        };
+        let parts = |text: &str| Location::parse(text).ok().map(|one| (one.scheme(), one.host().map(str::to_owned)));
         let remote = |scheme, host: &str| Some((scheme, Some(host.to_owned())));
-        assert_eq!(
-            parts("https://Git.example.com:8443/a/b"),
-            remote("https", "git.example.com:8443")
-        );
+        assert_eq!(parts("https://Git.example.com:8443/a/b"), remote("https", "git.example.com:8443"));
         assert_eq!(parts("ssh://git@h/a"), remote("ssh", "h"));
         assert_eq!(parts("git@h.example:a/b.git"), remote("ssh", "h.example"));
         assert_eq!(parts("/srv/repo"), Some(("file", None)));

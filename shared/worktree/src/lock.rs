@@ -25,10 +25,7 @@ pub(crate) struct Guard {
 
 impl RepoLock {
     pub(crate) fn new(file: PathBuf) -> Self {
-        Self {
-            mutex: Arc::default(),
-            file,
-        }
+        Self { mutex: Arc::default(), file }
     }
 
     /// Waits for both locks. The mutex comes first, so at most one thread per repository waits for the file.
@@ -42,18 +39,12 @@ impl RepoLock {
                 .write(true)
                 .open(&path)
                 .map_err(|source| Error::io("open lock file", &path, source))?;
-            file.lock()
-                .map_err(|source| Error::io("lock", &path, source))?;
+            file.lock().map_err(|source| Error::io("lock", &path, source))?;
             Ok::<_, Error>(file)
         })
         .await
-        .map_err(|_| Error::Aborted {
-            what: "waiting for a repository lock",
-        })??;
-        Ok(Guard {
-            _file: file,
-            _mutex: mutex,
-        })
+        .map_err(|_| Error::Aborted { what: "waiting for a repository lock" })??;
+        Ok(Guard { _file: file, _mutex: mutex })
     }
 }
 

@@ -63,17 +63,11 @@ impl Mirror {
                 merge.head.to_owned()
             } else {
                 match self.merge_trees(&target, merge.head).await? {
-                    Ok(tree) => {
-                        self.commit(&tree, &[&target, merge.head], merge.message, merge.author)
-                            .await?
-                    }
+                    Ok(tree) => self.commit(&tree, &[&target, merge.head], merge.message, merge.author).await?,
                     Err(paths) => return Ok(MergeOutcome::Conflict { target, paths }),
                 }
             };
-            match self
-                .push_from(self.location(), merge.target, Some(&target), &commit)
-                .await
-            {
+            match self.push_from(self.location(), merge.target, Some(&target), &commit).await {
                 Ok(()) => return Ok(MergeOutcome::Merged { commit }),
                 Err(error @ Error::BranchMoved { .. }) => moved = Some(error),
                 Err(error) => return Err(error),
@@ -84,24 +78,10 @@ impl Mirror {
 
     /// The merged tree, or the paths in conflict.
     async fn merge_trees(&self, ours: &str, theirs: &str) -> Result<Result<String, Vec<String>>> {
-        let output = self
-            .git("merge-tree")
-            .args([
-                "merge-tree",
-                "--write-tree",
-                "-z",
-                "--name-only",
-                "--no-messages",
-                ours,
-                theirs,
-            ])
-            .run()
-            .await?;
+        let output =
+            self.git("merge-tree").args(["merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", ours, theirs]).run().await?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut parts = text
-            .split(['\0', '\n'])
-            .filter(|part| !part.is_empty())
-            .map(str::to_owned);
+        let mut parts = text.split(['\0', '\n']).filter(|part| !part.is_empty()).map(str::to_owned);
         match (output.code, parts.next()) {
             (0, Some(tree)) => Ok(Ok(tree)),
             (1, Some(_)) => {

@@ -18,19 +18,11 @@ pub(crate) const ADDRESS: &str = "hopyard-address";
 /// File in a mirror whose time is the start of the last good fetch.
 const FETCHED: &str = "hopyard-fetched";
 /// What a fetch takes: branches and tags, never into `refs/heads`, where run branches live.
-const REFSPECS: [&str; 2] = [
-    "+refs/heads/*:refs/remotes/origin/*",
-    "+refs/tags/*:refs/tags/*",
-];
+const REFSPECS: [&str; 2] = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
 /// A detached `HEAD` is in no branch, so it gets a reference of its own.
 const HEAD_REFSPEC: &str = "+HEAD:refs/hopyard/head/origin";
 /// Lock files that a killed git leaves in the mirror and that would block every later fetch.
-const STALE_LOCKS: [&str; 4] = [
-    "shallow.lock",
-    "packed-refs.lock",
-    "config.lock",
-    "HEAD.lock",
-];
+const STALE_LOCKS: [&str; 4] = ["shallow.lock", "packed-refs.lock", "config.lock", "HEAD.lock"];
 
 /// One repository's mirror; clones are cheap and share its locks.
 #[derive(Debug, Clone)]
@@ -60,12 +52,7 @@ pub(crate) fn key(address: &str) -> String {
 impl Parts {
     pub(crate) fn new(dir: PathBuf, location: Location) -> Self {
         let locks = dir.with_extension("locks");
-        Self {
-            metadata: RepoLock::new(locks.join("metadata")),
-            fetch: RepoLock::new(locks.join("fetch")),
-            dir,
-            location,
-        }
+        Self { metadata: RepoLock::new(locks.join("metadata")), fetch: RepoLock::new(locks.join("fetch")), dir, location }
     }
 }
 
@@ -119,14 +106,7 @@ impl Mirror {
         self.shared()
             .git
             .call("init")
-            .args([
-                "init",
-                "--quiet",
-                "--bare",
-                "--template=",
-                "--initial-branch=main",
-                "--",
-            ])
+            .args(["init", "--quiet", "--bare", "--template=", "--initial-branch=main", "--"])
             .arg(self.dir())
             .ok()
             .await?;
@@ -156,9 +136,7 @@ impl Mirror {
         self.sweep_stale_locks(began);
         self.fetch_all().await?;
         let stamp = self.dir().join(FETCHED);
-        fs::File::create(&stamp)
-            .and_then(|file| file.set_modified(began))
-            .map_err(|source| Error::io("write", &stamp, source))?;
+        fs::File::create(&stamp).and_then(|file| file.set_modified(began)).map_err(|source| Error::io("write", &stamp, source))?;
         Ok(true)
     }
 
@@ -167,15 +145,10 @@ impl Mirror {
         let mut refspecs = vec![REFSPECS[0], REFSPECS[1], HEAD_REFSPEC];
         match self.fetch(&["--prune"], &refspecs).await {
             // A new repository's HEAD may name a branch without commits.
-            Err(Error::RepoUnavailable { detail, .. })
-                if detail.contains("couldn't find remote ref HEAD") =>
-            {
+            Err(Error::RepoUnavailable { detail, .. }) if detail.contains("couldn't find remote ref HEAD") => {
                 refspecs.pop();
                 self.fetch(&["--prune"], &refspecs).await?;
-                self.git("update-ref")
-                    .args(["update-ref", "-d", "refs/hopyard/head/origin"])
-                    .ok()
-                    .await?;
+                self.git("update-ref").args(["update-ref", "-d", "refs/hopyard/head/origin"]).ok().await?;
                 Ok(())
             }
             other => other,
@@ -186,32 +159,20 @@ impl Mirror {
     pub(crate) async fn fetch(&self, options: &[&str], refspecs: &[&str]) -> Result<()> {
         let call = self
             .git("fetch")
-            .args([
-                "fetch",
-                "--quiet",
-                "--no-tags",
-                "--update-shallow",
-                "--no-write-fetch-head",
-            ])
+            .args(["fetch", "--quiet", "--no-tags", "--update-shallow", "--no-write-fetch-head"])
             .args(["--no-auto-maintenance", "--no-recurse-submodules"])
             .args(options)
             .arg("--")
             .arg(self.repo())
             .args(refspecs);
         let call = self.shared().credentials.apply(call, self.location())?;
-        call.ok()
-            .await
-            .map(drop)
-            .map_err(|error| self.unavailable(error))
+        call.ok().await.map(drop).map_err(|error| self.unavailable(error))
     }
 
     /// Turns a failed network call into words about the repository.
     pub(crate) fn unavailable(&self, error: Error) -> Error {
         match error {
-            Error::Git { detail, .. } => Error::RepoUnavailable {
-                repo: self.repo().to_owned(),
-                detail,
-            },
+            Error::Git { detail, .. } => Error::RepoUnavailable { repo: self.repo().to_owned(), detail },
             other => other,
         }
     }
@@ -233,29 +194,15 @@ impl Mirror {
         answer?;
         if !self.has_commit(expected).await? {
             let detail = format!("bundle {} does not contain {expected}", file.display());
-            return Err(Error::Git {
-                what: "fetch from bundle".into(),
-                detail,
-            });
+            return Err(Error::Git { what: "fetch from bundle".into(), detail });
         }
-        self.git("update-ref")
-            .args(["update-ref", target.as_str(), expected])
-            .ok()
-            .await
-            .map(drop)
+        self.git("update-ref").args(["update-ref", target.as_str(), expected]).ok().await.map(drop)
     }
 
     async fn fetch_bundle(&self, file: &Path, target: &str) -> Result<()> {
         self.git("fetch from bundle")
             .env("GIT_ALLOW_PROTOCOL", "file")
-            .args([
-                "-c",
-                "transfer.fsckObjects=true",
-                "fetch",
-                "--quiet",
-                "--no-tags",
-                "--no-write-fetch-head",
-            ])
+            .args(["-c", "transfer.fsckObjects=true", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head"])
             .args(["--no-auto-maintenance", "--no-recurse-submodules", "--"])
             .arg(file)
             .arg(format!("+refs/heads/*:{target}-heads/*"))
@@ -267,13 +214,7 @@ impl Mirror {
     /// Packs loose objects and references; deletes nothing that a workspace could still read.
     pub async fn maintain(&self) -> Result<()> {
         self.git("maintenance")
-            .args([
-                "maintenance",
-                "run",
-                "--quiet",
-                "--task=loose-objects",
-                "--task=incremental-repack",
-            ])
+            .args(["maintenance", "run", "--quiet", "--task=loose-objects", "--task=incremental-repack"])
             .arg("--task=pack-refs")
             .ok()
             .await
@@ -281,26 +222,19 @@ impl Mirror {
     }
 
     fn last_fetch(&self) -> Option<SystemTime> {
-        fs::metadata(self.dir().join(FETCHED))
-            .and_then(|meta| meta.modified())
-            .ok()
+        fs::metadata(self.dir().join(FETCHED)).and_then(|meta| meta.modified()).ok()
     }
 
     fn is_fresh(&self, interval: Duration) -> bool {
         // A time in the future (a clock set back) counts as old.
-        self.last_fetch()
-            .and_then(|began| began.elapsed().ok())
-            .is_some_and(|age| age < interval)
+        self.last_fetch().and_then(|began| began.elapsed().ok()).is_some_and(|age| age < interval)
     }
 
     fn sweep_stale_locks(&self, now: SystemTime) {
         let limit = self.shared().settings.timeout * 2;
         for name in STALE_LOCKS {
             let path = self.dir().join(name);
-            let age = fs::metadata(&path)
-                .and_then(|meta| meta.modified())
-                .ok()
-                .and_then(|changed| now.duration_since(changed).ok());
+            let age = fs::metadata(&path).and_then(|meta| meta.modified()).ok().and_then(|changed| now.duration_since(changed).ok());
             if age.is_some_and(|age| age > limit) && fs::remove_file(&path).is_ok() {
                 tracing::warn!(path = %path.display(), "removed a lock file left by a git that was killed");
             }

@@ -66,9 +66,7 @@ impl Mirrors {
             let dir = root.join(dir);
             fs::create_dir_all(&dir).map_err(|source| Error::io("create", &dir, source))?;
         }
-        let root = root
-            .canonicalize()
-            .map_err(|source| Error::io("resolve", &root, source))?;
+        let root = root.canonicalize().map_err(|source| Error::io("resolve", &root, source))?;
         // The servers git starts for local repositories read this file but not our arguments: a source may
         // belong to another user than this process.
         let config = root.join("gitconfig");
@@ -79,17 +77,8 @@ impl Mirrors {
         let credentials = Credentials::install(&root, settings.credentials.clone())?;
         let git = Git::new(settings.search_path.clone(), config, settings.timeout);
         let trash = Trash::new(root.join("trash"));
-        let shared = Shared {
-            root,
-            git,
-            settings,
-            credentials,
-            trash,
-            open: Mutex::default(),
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { root, git, settings, credentials, trash, open: Mutex::default() };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The root directory, links resolved.
@@ -117,9 +106,7 @@ impl Mirrors {
         let entries = fs::read_dir(&dir).map_err(|source| Error::io("list", &dir, source))?;
         let mut mirrors = Vec::new();
         for entry in entries {
-            let path = entry
-                .map_err(|source| Error::io("list", &dir, source))?
-                .path();
+            let path = entry.map_err(|source| Error::io("list", &dir, source))?.path();
             // A mirror without its address was never finished; `mirror` completes it on its next use.
             let Ok(address) = fs::read_to_string(path.join(crate::mirror::ADDRESS)) else {
                 continue;
@@ -155,19 +142,9 @@ impl Mirrors {
     }
 
     fn handle(&self, location: Location) -> Mirror {
-        let dir = self
-            .shared
-            .root
-            .join("mirrors")
-            .join(format!("{}.git", crate::mirror::key(location.text())));
-        let mut open = self
-            .shared
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let parts = open
-            .entry(dir)
-            .or_insert_with_key(|dir| Arc::new(Parts::new(dir.clone(), location)));
+        let dir = self.shared.root.join("mirrors").join(format!("{}.git", crate::mirror::key(location.text())));
+        let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = open.entry(dir).or_insert_with_key(|dir| Arc::new(Parts::new(dir.clone(), location)));
         Mirror::new(Arc::clone(parts), Arc::clone(&self.shared))
     }
 }

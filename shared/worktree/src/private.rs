@@ -15,41 +15,24 @@ const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n
 /// Writes a git directory at `dir` whose `branch` is at `commit`, reading objects from `mirror`.
 ///
 /// Plain files of the oldest repository format: no process is started, and nothing that exists is read.
-pub(crate) fn write(
-    dir: &Path,
-    mirror: &Path,
-    branch: &str,
-    commit: &str,
-    index: Option<&Path>,
-) -> Result<()> {
+pub(crate) fn write(dir: &Path, mirror: &Path, branch: &str, commit: &str, index: Option<&Path>) -> Result<()> {
     let put = |name: &str, text: String| {
         let path = dir.join(name);
         fs::write(&path, text).map_err(|source| Error::io("write", &path, source))
     };
     let branch_ref = format!("refs/heads/{branch}");
-    let branch_dir = Path::new(&branch_ref)
-        .parent()
-        .unwrap_or(Path::new("refs/heads"))
-        .to_owned();
-    for sub in ["objects/info", "objects/pack", "refs/tags", "info"]
-        .map(Path::new)
-        .into_iter()
-        .chain([&*branch_dir])
-    {
+    let branch_dir = Path::new(&branch_ref).parent().unwrap_or(Path::new("refs/heads")).to_owned();
+    for sub in ["objects/info", "objects/pack", "refs/tags", "info"].map(Path::new).into_iter().chain([&*branch_dir]) {
         let path = dir.join(sub);
         fs::create_dir_all(&path).map_err(|source| Error::io("create", &path, source))?;
     }
     put("config", CONFIG.to_owned())?;
-    put(
-        "objects/info/alternates",
-        format!("{}\n", mirror.join("objects").display()),
-    )?;
+    put("objects/info/alternates", format!("{}\n", mirror.join("objects").display()))?;
     put(&branch_ref, format!("{commit}\n"))?;
     // Without the borders of a shallow history, `git log` would fail at them.
     let shallow = mirror.join("shallow");
     if shallow.exists() {
-        fs::copy(&shallow, dir.join("shallow"))
-            .map_err(|source| Error::io("copy", &shallow, source))?;
+        fs::copy(&shallow, dir.join("shallow")).map_err(|source| Error::io("copy", &shallow, source))?;
     }
     if let Some(index) = index.filter(|index| index.exists()) {
         fs::copy(index, dir.join("index")).map_err(|source| Error::io("copy", index, source))?;

@@ -10,13 +10,8 @@ use crate::{Error, Result};
 
 /// A directory that may be moved to the trash: absolute, without `..`, and not the root, above it or in our own data.
 pub(crate) fn check_target(root: &Path, path: &Path) -> Result<()> {
-    let invalid = || Error::Invalid {
-        what: "workspace path",
-        value: path.display().to_string(),
-    };
-    let plain = path
-        .components()
-        .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let invalid = || Error::Invalid { what: "workspace path", value: path.display().to_string() };
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if !path.is_absolute() || !plain || path.file_name().is_none() {
         return Err(invalid());
     }
@@ -44,10 +39,7 @@ impl Mirror {
         if let Some(known) = self.place(id)
             && known != path
         {
-            return Err(Error::Invalid {
-                what: "workspace path, it lives elsewhere:",
-                value: known.display().to_string(),
-            });
+            return Err(Error::Invalid { what: "workspace path, it lives elsewhere:", value: known.display().to_string() });
         }
         let taken = {
             let _guard = self.metadata_lock().hold().await?;
@@ -85,10 +77,7 @@ impl Mirror {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(source) => return Err(Error::io("unlock", &locked, source)),
         }
-        self.git("worktree prune")
-            .args(["worktree", "prune", "--expire=now"])
-            .ok()
-            .await?;
+        self.git("worktree prune").args(["worktree", "prune", "--expire=now"]).ok().await?;
         // Pruning spares an entry whose directory has come back meanwhile; this id is given up all the same.
         self.shared().trash.discard(&admin, id).await.map(drop)
     }

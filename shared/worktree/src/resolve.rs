@@ -8,14 +8,7 @@ use crate::{Error, Result};
 /// Refuses everything but a full commit id: 40 lower-case hex digits.
 pub(crate) fn check_commit(commit: &str) -> Result<()> {
     let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    if commit.len() == 40 && commit.bytes().all(hex) {
-        Ok(())
-    } else {
-        Err(Error::Invalid {
-            what: "commit",
-            value: commit.to_owned(),
-        })
-    }
+    if commit.len() == 40 && commit.bytes().all(hex) { Ok(()) } else { Err(Error::Invalid { what: "commit", value: commit.to_owned() }) }
 }
 
 /// What a caller's words may mean.
@@ -45,10 +38,7 @@ impl Wanted {
         if name.starts_with("refs/") {
             return Self::Other(name.to_owned());
         }
-        Self::Refs(vec![
-            format!("refs/remotes/origin/{name}"),
-            format!("refs/tags/{name}"),
-        ])
+        Self::Refs(vec![format!("refs/remotes/origin/{name}"), format!("refs/tags/{name}")])
     }
 }
 
@@ -85,12 +75,10 @@ impl Mirror {
     /// True if the mirror holds this commit.
     pub async fn has_commit(&self, commit: &str) -> Result<bool> {
         let commit = commit.to_owned();
-        self.read("commit", move |repo| {
-            match Oid::from_str(&commit).and_then(|id| repo.find_commit(id)) {
-                Ok(_) => Ok(true),
-                Err(error) if error.code() == ErrorCode::NotFound => Ok(false),
-                Err(error) => Err(error),
-            }
+        self.read("commit", move |repo| match Oid::from_str(&commit).and_then(|id| repo.find_commit(id)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == ErrorCode::NotFound => Ok(false),
+            Err(error) => Err(error),
         })
         .await
     }
@@ -125,19 +113,14 @@ impl Mirror {
         let target = format!("refs/hopyard/wanted/{}", crate::mirror::key(name));
         let answer = {
             let _guard = self.fetch_lock().hold().await?;
-            self.fetch(&[], &[format!("+{name}:{target}").as_str()])
-                .await
+            self.fetch(&[], &[format!("+{name}:{target}").as_str()]).await
         };
         match answer {
             Ok(()) => match self.look_up(vec![target]).await? {
                 Some(commit) => Ok(commit),
                 None => Err(self.not_found(name, "it does not name a commit".into())),
             },
-            Err(Error::RepoUnavailable { detail, .. })
-                if detail.contains("couldn't find remote ref") =>
-            {
-                Err(self.not_found(name, detail))
-            }
+            Err(Error::RepoUnavailable { detail, .. }) if detail.contains("couldn't find remote ref") => Err(self.not_found(name, detail)),
             Err(error) => Err(error),
         }
     }
@@ -146,16 +129,9 @@ impl Mirror {
     pub(crate) async fn look_up(&self, names: Vec<String>) -> Result<Option<String>> {
         self.read("references", move |repo| {
             for name in &names {
-                match repo
-                    .find_reference(name)
-                    .and_then(|found| found.peel_to_commit())
-                {
+                match repo.find_reference(name).and_then(|found| found.peel_to_commit()) {
                     Ok(commit) => return Ok(Some(commit.id().to_string())),
-                    Err(error)
-                        if matches!(
-                            error.code(),
-                            ErrorCode::NotFound | ErrorCode::InvalidSpec | ErrorCode::Peel
-                        ) => {}
+                    Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::InvalidSpec | ErrorCode::Peel) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -171,21 +147,13 @@ impl Mirror {
         read: impl FnOnce(&Repository) -> Result<T, git2::Error> + Send + 'static,
     ) -> Result<T> {
         let dir = self.dir().to_owned();
-        tokio::task::spawn_blocking(move || {
-            Repository::open_bare(&dir).and_then(|repo| read(&repo))
-        })
-        .await
-        .map_err(|_| Error::Aborted {
-            what: "reading a mirror",
-        })?
-        .map_err(|source| Error::read(format!("{what} of {}", self.repo()), source))
+        tokio::task::spawn_blocking(move || Repository::open_bare(&dir).and_then(|repo| read(&repo)))
+            .await
+            .map_err(|_| Error::Aborted { what: "reading a mirror" })?
+            .map_err(|source| Error::read(format!("{what} of {}", self.repo()), source))
     }
 
     fn not_found(&self, reference: &str, detail: String) -> Error {
-        Error::RefNotFound {
-            repo: self.repo().to_owned(),
-            reference: reference.to_owned(),
-            detail,
-        }
+        Error::RefNotFound { repo: self.repo().to_owned(), reference: reference.to_owned(), detail }
     }
 }

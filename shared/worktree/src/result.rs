@@ -27,42 +27,21 @@ pub enum PushOutcome {
 /// Full name of a branch; refuses what git would refuse and names that read as options.
 pub(crate) fn branch_ref(branch: &str) -> Result<String> {
     let name = format!("refs/heads/{branch}");
-    if branch.is_empty()
-        || branch.starts_with('-')
-        || branch == "HEAD"
-        || !git2::Reference::is_valid_name(&name)
-    {
-        return Err(Error::Invalid {
-            what: "branch",
-            value: branch.to_owned(),
-        });
+    if branch.is_empty() || branch.starts_with('-') || branch == "HEAD" || !git2::Reference::is_valid_name(&name) {
+        return Err(Error::Invalid { what: "branch", value: branch.to_owned() });
     }
     Ok(name)
 }
 
 impl Mirror {
     /// Makes a commit of `tree` with the service as committer; returns its id.
-    pub(crate) async fn commit(
-        &self,
-        tree: &str,
-        parents: &[&str],
-        message: &str,
-        author: &str,
-    ) -> Result<String> {
-        let (name, mail) = match author
-            .trim()
-            .strip_suffix('>')
-            .and_then(|author| author.rsplit_once('<'))
-        {
+    pub(crate) async fn commit(&self, tree: &str, parents: &[&str], message: &str, author: &str) -> Result<String> {
+        let (name, mail) = match author.trim().strip_suffix('>').and_then(|author| author.rsplit_once('<')) {
             Some((name, mail)) => (name.trim(), mail.trim()),
             None => (author.trim(), ""),
         };
         let or = |text: &str, other: &str| {
-            if text.is_empty() {
-                other.to_owned()
-            } else {
-                text.to_owned()
-            }
+            if text.is_empty() { other.to_owned() } else { text.to_owned() }
         };
         let parents = parents.iter().flat_map(|parent| ["-p", parent]);
         self.git("commit-tree")
@@ -93,12 +72,7 @@ impl Mirror {
     ///
     /// # Errors
     /// [`Error::BranchMoved`] if the branch is anywhere else.
-    pub async fn set_branch(
-        &self,
-        branch: &str,
-        commit: &str,
-        expected: Option<&str>,
-    ) -> Result<()> {
+    pub async fn set_branch(&self, branch: &str, commit: &str, expected: Option<&str>) -> Result<()> {
         let name = branch_ref(branch)?;
         check_commit(commit)?;
         let current = self.look_up(vec![name.clone()]).await?;
@@ -107,12 +81,7 @@ impl Mirror {
         }
         let old = expected.unwrap_or(ABSENT);
         if current.as_deref() == expected {
-            match self
-                .git("update-ref")
-                .args(["update-ref", &name, commit, old])
-                .ok()
-                .await
-            {
+            match self.git("update-ref").args(["update-ref", &name, commit, old]).ok().await {
                 Ok(_) => return Ok(()),
                 // Another call was faster; whether it wanted the same is read below.
                 Err(Error::Git { detail, .. }) if detail.contains("cannot lock ref") => {}
@@ -120,11 +89,7 @@ impl Mirror {
             }
         }
         let found = self.look_up(vec![name]).await?;
-        if found.as_deref() == Some(commit) {
-            Ok(())
-        } else {
-            Err(moved(branch, found.as_deref(), expected))
-        }
+        if found.as_deref() == Some(commit) { Ok(()) } else { Err(moved(branch, found.as_deref(), expected)) }
     }
 
     /// Writes a bundle file with `refs/heads/<branch>` at `head` that builds on `base`; false (and no file) if
@@ -170,10 +135,7 @@ impl Mirror {
         let ours = format!("refs/hopyard/pushed/{}/{branch}", key(repo));
         let remote = self.remote_branch(&location, &name).await?;
         if remote.as_deref() == Some(commit) {
-            self.git("update-ref")
-                .args(["update-ref", &ours, commit])
-                .ok()
-                .await?;
+            self.git("update-ref").args(["update-ref", &ours, commit]).ok().await?;
             return Ok(PushOutcome::UpToDate);
         }
         if let Some(found) = remote.as_deref() {
@@ -182,57 +144,26 @@ impl Mirror {
                 return Err(moved(branch, Some(found), pushed.as_deref()));
             }
         }
-        self.push_from(&location, branch, remote.as_deref(), commit)
-            .await?;
-        self.git("update-ref")
-            .args(["update-ref", &ours, commit])
-            .ok()
-            .await?;
-        Ok(if remote.is_some() {
-            PushOutcome::Updated
-        } else {
-            PushOutcome::Created
-        })
+        self.push_from(&location, branch, remote.as_deref(), commit).await?;
+        self.git("update-ref").args(["update-ref", &ours, commit]).ok().await?;
+        Ok(if remote.is_some() { PushOutcome::Updated } else { PushOutcome::Created })
     }
 
     /// One push that changes `branch` from `expected` and from nothing else.
-    pub(crate) async fn push_from(
-        &self,
-        location: &Location,
-        branch: &str,
-        expected: Option<&str>,
-        commit: &str,
-    ) -> Result<()> {
+    pub(crate) async fn push_from(&self, location: &Location, branch: &str, expected: Option<&str>, commit: &str) -> Result<()> {
         let name = branch_ref(branch)?;
         let call = self
             .git("push")
-            .args([
-                "push",
-                "--porcelain",
-                "--no-verify",
-                "--no-signed",
-                "--recurse-submodules=no",
-            ])
-            .arg(format!(
-                "--force-with-lease={name}:{}",
-                expected.unwrap_or_default()
-            ))
+            .args(["push", "--porcelain", "--no-verify", "--no-signed", "--recurse-submodules=no"])
+            .arg(format!("--force-with-lease={name}:{}", expected.unwrap_or_default()))
             .args(["--", location.text()])
             .arg(format!("{commit}:{name}"));
-        let output = self
-            .shared()
-            .credentials
-            .apply(call, location)?
-            .run()
-            .await?;
+        let output = self.shared().credentials.apply(call, location)?.run().await?;
         if output.code == 0 {
             return Ok(());
         }
         // The verdict by branch is on standard output, the reason of a broken connection on standard error.
-        let verdict = String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .find(|line| line.starts_with('!'))
-            .map(str::to_owned);
+        let verdict = String::from_utf8_lossy(&output.stdout).lines().find(|line| line.starts_with('!')).map(str::to_owned);
         match verdict {
             Some(line) if line.contains("stale info") || line.contains("fetch first") => {
                 let found = self.remote_branch(location, &name).await?;
@@ -240,10 +171,7 @@ impl Mirror {
             }
             Some(line) => {
                 let detail = format!("{} {}", line.replace('\t', " "), output.stderr);
-                Err(Error::Git {
-                    what: "push".into(),
-                    detail: detail.trim().to_owned(),
-                })
+                Err(Error::Git { what: "push".into(), detail: detail.trim().to_owned() })
             }
             None => Err(output.failed("push")),
         }
@@ -251,24 +179,16 @@ impl Mirror {
 
     /// Where a branch is at the other side now.
     async fn remote_branch(&self, location: &Location, name: &str) -> Result<Option<String>> {
-        let call = self
-            .git("ls-remote")
-            .args(["ls-remote", "--refs", "--", location.text(), name]);
+        let call = self.git("ls-remote").args(["ls-remote", "--refs", "--", location.text(), name]);
         let list = match self.shared().credentials.apply(call, location)?.ok().await {
             Ok(list) => String::from_utf8_lossy(&list).into_owned(),
             Err(Error::Git { detail, .. }) => {
-                return Err(Error::RepoUnavailable {
-                    repo: location.text().to_owned(),
-                    detail,
-                });
+                return Err(Error::RepoUnavailable { repo: location.text().to_owned(), detail });
             }
             Err(error) => return Err(error),
         };
         // The pattern also matches names that merely end like this one.
-        let line = list
-            .lines()
-            .filter_map(|line| line.split_once('\t'))
-            .find(|(_, found)| *found == name);
+        let line = list.lines().filter_map(|line| line.split_once('\t')).find(|(_, found)| *found == name);
         Ok(line.map(|(commit, _)| commit.to_owned()))
     }
 
@@ -288,9 +208,5 @@ impl Mirror {
 
 fn moved(branch: &str, found: Option<&str>, expected: Option<&str>) -> Error {
     let word = |commit: Option<&str>| commit.unwrap_or("absent").to_owned();
-    Error::BranchMoved {
-        branch: branch.to_owned(),
-        found: word(found),
-        expected: word(expected),
-    }
+    Error::BranchMoved { branch: branch.to_owned(), found: word(found), expected: word(expected) }
 }

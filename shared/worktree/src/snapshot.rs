@@ -64,61 +64,29 @@ impl Workspace {
         if !changes.remove.is_empty() {
             let paths = joined(changes.remove.iter().map(OsString::as_os_str));
             let remove = ["update-index", "-z", "--force-remove", "--stdin"];
-            self.git("update-index", &index)
-                .args(remove)
-                .stdin(paths)
-                .ok()
-                .await?;
+            self.git("update-index", &index).args(remove).stdin(paths).ok().await?;
         }
         let skipped = self.add(&index, changes.add.into_iter().collect()).await?;
-        let tree = self
-            .git("write-tree", &index)
-            .arg("write-tree")
-            .line()
-            .await?;
+        let tree = self.git("write-tree", &index).arg("write-tree").line().await?;
         let parent_tree = format!("{}^{{tree}}", snapshot.parent);
-        let parent_tree = self
-            .git("rev-parse", &index)
-            .args(["rev-parse", "--verify", &parent_tree])
-            .line()
-            .await?;
+        let parent_tree = self.git("rev-parse", &index).args(["rev-parse", "--verify", &parent_tree]).line().await?;
         let changed = tree != parent_tree;
         let commit = if changed {
-            self.mirror()
-                .commit(&tree, &[snapshot.parent], snapshot.message, snapshot.author)
-                .await?
+            self.mirror().commit(&tree, &[snapshot.parent], snapshot.message, snapshot.author).await?
         } else {
             snapshot.parent.to_owned()
         };
-        self.mirror()
-            .git("update-ref")
-            .args(["update-ref", snapshot.refname, &commit])
-            .ok()
-            .await?;
-        Ok(SnapshotCommit {
-            commit,
-            tree,
-            changed,
-            skipped,
-        })
+        self.mirror().git("update-ref").args(["update-ref", snapshot.refname, &commit]).ok().await?;
+        Ok(SnapshotCommit { commit, tree, changed, skipped })
     }
 
     async fn changes(&self, index: &TemporaryIndex) -> Result<Changes> {
-        let diff = [
-            "diff-files",
-            "--name-only",
-            "-z",
-            "--ignore-submodules=all",
-            "--no-renames",
-        ];
+        let diff = ["diff-files", "--name-only", "-z", "--ignore-submodules=all", "--no-renames"];
         let tracked = self.git("diff-files", index).args(diff).ok();
         let untracked = self.untracked(index);
         let links = self.gitlinks(index);
         let (tracked, untracked, links) = tokio::try_join!(tracked, untracked, links)?;
-        let mut changes = Changes {
-            add: untracked,
-            ..Changes::default()
-        };
+        let mut changes = Changes { add: untracked, ..Changes::default() };
         for name in names(&tracked) {
             // A directory in a file's place: the file goes, what is in the directory is untracked.
             if self.is_file(&name) {
@@ -145,18 +113,8 @@ impl Workspace {
             .ancestors()
             .skip(1)
             .filter(|part| !part.as_os_str().is_empty())
-            .any(|part| {
-                self.path()
-                    .join(part)
-                    .symlink_metadata()
-                    .is_ok_and(|meta| meta.is_symlink())
-            });
-        !passes_link
-            && self
-                .path()
-                .join(name)
-                .symlink_metadata()
-                .is_ok_and(|meta| !meta.is_dir())
+            .any(|part| self.path().join(part).symlink_metadata().is_ok_and(|meta| meta.is_symlink()));
+        !passes_link && self.path().join(name).symlink_metadata().is_ok_and(|meta| !meta.is_dir())
     }
 
     /// Files git does not know and does not ignore, those of nested repositories included.
@@ -164,10 +122,7 @@ impl Workspace {
         let list = ["ls-files", "-z", "--others", "--exclude-standard"];
         let mut files = BTreeSet::new();
         let mut nested = Vec::new();
-        let sort = |prefix: &Path,
-                    found: Vec<u8>,
-                    nested: &mut Vec<PathBuf>,
-                    files: &mut BTreeSet<OsString>| {
+        let sort = |prefix: &Path, found: Vec<u8>, nested: &mut Vec<PathBuf>, files: &mut BTreeSet<OsString>| {
             for name in names(&found) {
                 let whole = prefix.join(&name);
                 if name.as_bytes().ends_with(b"/") {
@@ -179,22 +134,15 @@ impl Workspace {
         };
         let found = self.git("ls-files", index).args(list).ok().await?;
         sort(Path::new(""), found, &mut nested, &mut files);
-        let nothing = TemporaryIndex(
-            self.admin()
-                .join(format!("hopyard-index-{}", trash::unique())),
-        );
+        let nothing = TemporaryIndex(self.admin().join(format!("hopyard-index-{}", trash::unique())));
         let mut looked_into = 0;
         while let Some(inside) = nested.pop() {
             looked_into += 1;
             let dir = self.path().join(&inside);
-            if looked_into > NESTED_LIMIT || !dir.symlink_metadata().is_ok_and(|meta| meta.is_dir())
-            {
+            if looked_into > NESTED_LIMIT || !dir.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
                 continue;
             }
-            let call = self
-                .git("ls-files", &nothing)
-                .env("GIT_WORK_TREE", &dir)
-                .dir(&dir);
+            let call = self.git("ls-files", &nothing).env("GIT_WORK_TREE", &dir).dir(&dir);
             let found = call.args(list).ok().await?;
             sort(&inside, found, &mut nested, &mut files);
         }
@@ -213,9 +161,7 @@ impl Workspace {
             Ok(links.map(|entry| OsString::from_vec(entry.path)).collect())
         })
         .await
-        .map_err(|_| Error::Aborted {
-            what: "reading an index",
-        })?
+        .map_err(|_| Error::Aborted { what: "reading an index" })?
         .map_err(|source| Error::read(format!("index of workspace {}", self.id()), source))
     }
 
@@ -228,20 +174,8 @@ impl Workspace {
                 continue;
             }
             let paths = joined(batch.iter().map(OsString::as_os_str));
-            let add = [
-                "update-index",
-                "-z",
-                "--add",
-                "--replace",
-                "--remove",
-                "--stdin",
-            ];
-            let output = self
-                .git("update-index", index)
-                .args(add)
-                .stdin(paths)
-                .run()
-                .await?;
+            let add = ["update-index", "-z", "--add", "--replace", "--remove", "--stdin"];
+            let output = self.git("update-index", index).args(add).stdin(paths).run().await?;
             if output.code == 0 {
                 continue;
             }
@@ -251,12 +185,7 @@ impl Workspace {
             }
             if batch.len() == 1 {
                 let path = batch.remove(0).to_string_lossy().into_owned();
-                tracing::warn!(
-                    workspace.id = self.id(),
-                    path,
-                    detail = output.stderr,
-                    "left out of the snapshot"
-                );
+                tracing::warn!(workspace.id = self.id(), path, detail = output.stderr, "left out of the snapshot");
                 skipped.push(path);
             } else {
                 let rest = batch.split_off(batch.len() / 2);
@@ -268,11 +197,7 @@ impl Workspace {
             // A full disk or a mirror that cannot be written fails every path; that is no property of the paths.
             let probe = trash::unique().into_bytes();
             let store = ["hash-object", "-w", "--stdin"];
-            self.git("hash-object", index)
-                .args(store)
-                .stdin(probe)
-                .ok()
-                .await?;
+            self.git("hash-object", index).args(store).stdin(probe).ok().await?;
         }
         skipped.sort();
         Ok(skipped)
@@ -281,9 +206,7 @@ impl Workspace {
 
 /// Splits a zero-terminated list.
 fn names(list: &[u8]) -> impl Iterator<Item = OsString> {
-    list.split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| OsStr::from_bytes(name).to_owned())
+    list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(|name| OsStr::from_bytes(name).to_owned())
 }
 
 /// Joins a zero-terminated list.
@@ -300,9 +223,6 @@ fn check_snapshot_ref(name: &str) -> Result<()> {
     if name.starts_with("refs/hopyard/") && git2::Reference::is_valid_name(name) {
         Ok(())
     } else {
-        Err(Error::Invalid {
-            what: "snapshot reference",
-            value: name.to_owned(),
-        })
+        Err(Error::Invalid { what: "snapshot reference", value: name.to_owned() })
     }
 }

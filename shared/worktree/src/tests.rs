@@ -32,20 +32,11 @@ impl Host {
         let dir = tempfile::tempdir().expect("temporary directory");
         let allow = vec![dir.path().display().to_string()];
         let timeout = Duration::from_secs(60);
-        let settings = Settings {
-            fetch_interval,
-            allow,
-            timeout,
-            ..Settings::default()
-        };
+        let settings = Settings { fetch_interval, allow, timeout, ..Settings::default() };
         let mirrors = Mirrors::open(dir.path().join("data"), settings).expect("opened");
         let host = Self { dir, mirrors };
         fs::create_dir(host.source()).expect("source");
-        host.git(
-            &host.source(),
-            &["init", "--quiet", "--initial-branch=main"],
-        )
-        .await;
+        host.git(&host.source(), &["init", "--quiet", "--initial-branch=main"]).await;
         host.write("README.md", "hello\n");
         host.write("src/lib.rs", "one\ntwo\nthree\nfour\nfive\n");
         host.write(".gitignore", "/target\n*.log\n");
@@ -73,69 +64,38 @@ impl Host {
     }
 
     async fn try_git(&self, dir: &Path, args: &[&str]) -> (i32, String) {
-        let git = Git::new(
-            "/usr/local/bin:/usr/bin:/bin".into(),
-            "/dev/null".into(),
-            Duration::from_secs(60),
-        );
-        let mut call = git
-            .call("test")
-            .dir(dir)
-            .args(args)
-            .env("GIT_ALLOW_PROTOCOL", "file");
+        let git = Git::new("/usr/local/bin:/usr/bin:/bin".into(), "/dev/null".into(), Duration::from_secs(60));
+        let mut call = git.call("test").dir(dir).args(args).env("GIT_ALLOW_PROTOCOL", "file");
         for who in ["AUTHOR", "COMMITTER"] {
-            call = call
-                .env(format!("GIT_{who}_NAME"), "Tester")
-                .env(format!("GIT_{who}_EMAIL"), "t@example.com");
+            call = call.env(format!("GIT_{who}_NAME"), "Tester").env(format!("GIT_{who}_EMAIL"), "t@example.com");
         }
         let output = call.run().await.expect("git runs");
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        (
-            output.code,
-            if output.code == 0 {
-                text
-            } else {
-                output.stderr
-            },
-        )
+        (output.code, if output.code == 0 { text } else { output.stderr })
     }
 
     /// Commits all files of the source; returns the commit.
     async fn commit(&self, message: &str) -> String {
         self.git(&self.source(), &["add", "-A"]).await;
-        self.git(
-            &self.source(),
-            &["commit", "--quiet", "--allow-empty", "-m", message],
-        )
-        .await;
+        self.git(&self.source(), &["commit", "--quiet", "--allow-empty", "-m", message]).await;
         self.git(&self.source(), &["rev-parse", "HEAD"]).await
     }
 
     async fn mirror(&self) -> Mirror {
-        self.mirrors
-            .mirror(&self.source().display().to_string())
-            .await
-            .expect("mirror")
+        self.mirrors.mirror(&self.source().display().to_string()).await.expect("mirror")
     }
 
     /// A workspace `id` at the source's HEAD, and that commit.
     async fn open(&self, id: &str) -> (Workspace, String) {
         let mirror = self.mirror().await;
         let commit = mirror.resolve(None).await.expect("HEAD");
-        let workspace = mirror
-            .open_workspace(&self.path(id), id, &commit, "test")
-            .await
-            .expect("opened");
+        let workspace = mirror.open_workspace(&self.path(id), id, &commit, "test").await.expect("opened");
         (workspace, commit)
     }
 
     /// The mirror's own list, as git sees it: the bare repository is its first line.
     async fn worktrees(&self, mirror: &Mirror) -> usize {
-        self.git(mirror.dir(), &["worktree", "list"])
-            .await
-            .lines()
-            .count()
-            - 1
+        self.git(mirror.dir(), &["worktree", "list"]).await.lines().count() - 1
     }
 }
 
@@ -146,11 +106,6 @@ fn put(dir: &Path, name: &str, text: impl AsRef<[u8]>) {
 }
 
 async fn snap(workspace: &Workspace, parent: &str) -> SnapshotCommit {
-    let snapshot = Snapshot {
-        message: "work",
-        refname: "refs/hopyard/run/step/1",
-        parent,
-        author: AUTHOR,
-    };
+    let snapshot = Snapshot { message: "work", refname: "refs/hopyard/run/step/1", parent, author: AUTHOR };
     workspace.snapshot(snapshot).await.expect("snapshot")
 }

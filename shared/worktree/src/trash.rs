@@ -21,14 +21,8 @@ pub(crate) struct Trash {
 /// A name no two calls of this host share.
 pub(crate) fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
-    format!(
-        "{nanos}-{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    format!("{nanos}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Trash {
@@ -42,12 +36,7 @@ impl Trash {
         let target = self.root.join(&name);
         match fs::rename(path, &target) {
             Ok(()) => Ok(Some(target)),
-            Err(error)
-                if error.kind() == ErrorKind::NotFound
-                    || error.kind() == ErrorKind::NotADirectory =>
-            {
-                Ok(None)
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound || error.kind() == ErrorKind::NotADirectory => Ok(None),
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {
                 let target = path.with_file_name(format!("{ASIDE}{name}"));
                 fs::rename(path, &target).map_err(|source| Error::io("rename", path, source))?;
@@ -68,11 +57,7 @@ impl Trash {
     /// Deletes something [`Trash::take`] returned; anything else is refused.
     pub(crate) async fn delete(&self, taken: PathBuf) -> Result<u64> {
         self.check(&taken)?;
-        tokio::task::spawn_blocking(move || remove(&taken))
-            .await
-            .map_err(|_| Error::Aborted {
-                what: "deleting trash",
-            })?
+        tokio::task::spawn_blocking(move || remove(&taken)).await.map_err(|_| Error::Aborted { what: "deleting trash" })?
     }
 
     /// Deletes what was in the way of something else; failing that is no failure of the other, and
@@ -86,13 +71,10 @@ impl Trash {
 
     /// Deletes everything in the trash directory.
     pub(crate) async fn empty(&self) -> Result<u64> {
-        let entries =
-            fs::read_dir(&self.root).map_err(|source| Error::io("list", &self.root, source))?;
+        let entries = fs::read_dir(&self.root).map_err(|source| Error::io("list", &self.root, source))?;
         let mut freed = 0;
         for entry in entries {
-            let path = entry
-                .map_err(|source| Error::io("list", &self.root, source))?
-                .path();
+            let path = entry.map_err(|source| Error::io("list", &self.root, source))?.path();
             freed += self.delete(path).await?;
         }
         Ok(freed)
@@ -100,23 +82,13 @@ impl Trash {
 
     /// The directory that holds `taken`, links resolved, must be the trash itself, or `taken` must carry our name.
     fn check(&self, taken: &Path) -> Result<()> {
-        let refused = || Error::Invalid {
-            what: "trash entry",
-            value: taken.display().to_string(),
-        };
+        let refused = || Error::Invalid { what: "trash entry", value: taken.display().to_string() };
         let (Some(parent), Some(name)) = (taken.parent(), taken.file_name()) else {
             return Err(refused());
         };
-        let real = |path: &Path| {
-            path.canonicalize()
-                .map_err(|source| Error::io("resolve", path, source))
-        };
+        let real = |path: &Path| path.canonicalize().map_err(|source| Error::io("resolve", path, source));
         let aside = name.to_string_lossy().starts_with(ASIDE);
-        if aside || real(parent)? == real(&self.root)? {
-            Ok(())
-        } else {
-            Err(refused())
-        }
+        if aside || real(parent)? == real(&self.root)? { Ok(()) } else { Err(refused()) }
     }
 }
 
@@ -146,15 +118,12 @@ fn open_up(root: &Path, meta: &fs::Metadata) -> Result<u64> {
     let mut waiting = vec![(root.to_owned(), meta.permissions().mode())];
     while let Some((dir, mode)) = waiting.pop() {
         if mode & 0o700 != 0o700 {
-            fs::set_permissions(&dir, fs::Permissions::from_mode(mode | 0o700))
-                .map_err(|source| Error::io("open up", &dir, source))?;
+            fs::set_permissions(&dir, fs::Permissions::from_mode(mode | 0o700)).map_err(|source| Error::io("open up", &dir, source))?;
         }
         let entries = fs::read_dir(&dir).map_err(|source| Error::io("list", &dir, source))?;
         for entry in entries {
             let entry = entry.map_err(|source| Error::io("list", &dir, source))?;
-            let meta = entry
-                .metadata()
-                .map_err(|source| Error::io("inspect", &entry.path(), source))?;
+            let meta = entry.metadata().map_err(|source| Error::io("inspect", &entry.path(), source))?;
             freed += size(&meta);
             if meta.is_dir() {
                 waiting.push((entry.path(), meta.permissions().mode()));
@@ -166,11 +135,7 @@ fn open_up(root: &Path, meta: &fs::Metadata) -> Result<u64> {
 
 /// Bytes on disk that go with this name; a file with other names stays.
 fn size(meta: &fs::Metadata) -> u64 {
-    if meta.is_dir() || meta.nlink() == 1 {
-        meta.blocks() * 512
-    } else {
-        0
-    }
+    if meta.is_dir() || meta.nlink() == 1 { meta.blocks() * 512 } else { 0 }
 }
 
 #[cfg(test)]
@@ -189,29 +154,20 @@ mod tests {
         fs::create_dir_all(tree.join("locked/deep")).expect("tree");
         fs::write(tree.join("locked/deep/file"), vec![1; 9000]).expect("file");
         std::os::unix::fs::symlink(&outside, tree.join("locked/link")).expect("link");
-        fs::set_permissions(tree.join("locked"), fs::Permissions::from_mode(0o500))
-            .expect("permissions");
+        fs::set_permissions(tree.join("locked"), fs::Permissions::from_mode(0o500)).expect("permissions");
 
         let freed = trash.discard(&tree, "ws").await.expect("deleted");
         assert!(freed >= 9000, "{freed}");
         assert!(!tree.exists());
         assert!(outside.join("keep").exists());
-        assert_eq!(
-            fs::read_dir(dir.path().join("trash"))
-                .expect("trash")
-                .count(),
-            0
-        );
+        assert_eq!(fs::read_dir(dir.path().join("trash")).expect("trash").count(), 0);
 
         // A link in place of the tree: the link goes, its target stays.
         std::os::unix::fs::symlink(&outside, &tree).expect("link");
         trash.discard(&tree, "ws").await.expect("deleted");
         assert!(tree.symlink_metadata().is_err());
         assert!(outside.join("keep").exists());
-        assert!(
-            trash.delete(outside.clone()).await.is_err(),
-            "nothing outside of the trash is deleted"
-        );
+        assert!(trash.delete(outside.clone()).await.is_err(), "nothing outside of the trash is deleted");
         assert_eq!(trash.discard(&tree, "ws").await.expect("nothing there"), 0);
     }
 }

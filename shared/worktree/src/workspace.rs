@@ -41,21 +41,11 @@ impl Mirror {
     ///
     /// # Errors
     /// [`Error::Git`] with git's words if the commit is missing or the disk is full.
-    pub async fn open_workspace(
-        &self,
-        path: &Path,
-        id: &str,
-        commit: &str,
-        lock_reason: &str,
-    ) -> Result<Workspace> {
+    pub async fn open_workspace(&self, path: &Path, id: &str, commit: &str, lock_reason: &str) -> Result<Workspace> {
         check_id(id)?;
         check_commit(commit)?;
         crate::release::check_target(&self.shared().root, path)?;
-        let workspace = Workspace {
-            mirror: self.clone(),
-            id: id.to_owned(),
-            path: path.to_owned(),
-        };
+        let workspace = Workspace { mirror: self.clone(), id: id.to_owned(), path: path.to_owned() };
         if workspace.is_whole(commit) {
             return Ok(workspace);
         }
@@ -74,22 +64,13 @@ impl Mirror {
     /// A workspace that was opened earlier, if its directory and its entry in the mirror are both there.
     pub fn workspace(&self, path: &Path, id: &str) -> Result<Option<Workspace>> {
         check_id(id)?;
-        let workspace = Workspace {
-            mirror: self.clone(),
-            id: id.to_owned(),
-            path: path.to_owned(),
-        };
+        let workspace = Workspace { mirror: self.clone(), id: id.to_owned(), path: path.to_owned() };
         let there = workspace.admin().is_dir() && workspace.check_directory().is_ok();
         Ok(there.then_some(workspace))
     }
 
     /// The metadata part of opening, under the lock; returns what was in the way.
-    async fn add_worktree(
-        &self,
-        workspace: &Workspace,
-        commit: &str,
-        reason: &str,
-    ) -> Result<Option<PathBuf>> {
+    async fn add_worktree(&self, workspace: &Workspace, commit: &str, reason: &str) -> Result<Option<PathBuf>> {
         let Workspace { id, path, .. } = workspace;
         let _guard = self.metadata_lock().hold().await?;
         let taken = self.shared().trash.take(path, id)?;
@@ -101,17 +82,7 @@ impl Mirror {
         fs::create_dir(&staging).map_err(|source| Error::io("create", &staging, source))?;
         let added = self
             .git("worktree add")
-            .args([
-                "worktree",
-                "add",
-                "--quiet",
-                "--no-checkout",
-                "--detach",
-                "--lock",
-                "--reason",
-                reason,
-                "--",
-            ])
+            .args(["worktree", "add", "--quiet", "--no-checkout", "--detach", "--lock", "--reason", reason, "--"])
             .arg(&staged)
             .arg(commit)
             .ok()
@@ -121,8 +92,7 @@ impl Mirror {
         let pointer = workspace.admin().join("gitdir");
         let mut text = path.join(".git").into_os_string();
         text.push("\n");
-        fs::write(&pointer, text.as_encoded_bytes())
-            .map_err(|source| Error::io("write", &pointer, source))?;
+        fs::write(&pointer, text.as_encoded_bytes()).map_err(|source| Error::io("write", &pointer, source))?;
         fs::create_dir_all(path).map_err(|source| Error::io("create", path, source))?;
         Ok(taken)
     }
@@ -153,10 +123,7 @@ impl Workspace {
         self.check_directory()?;
         let index = self.temporary_index()?;
         self.check_out(&index, commit).await?;
-        self.git("clean", &index)
-            .args(["clean", "-ffd", "--quiet"])
-            .ok()
-            .await?;
+        self.git("clean", &index).args(["clean", "-ffd", "--quiet"]).ok().await?;
         self.keep_index(&index)?;
         let inner = self.path.join(".git");
         let old = self.mirror.shared().trash.take(&inner, &self.id)?;
@@ -172,13 +139,7 @@ impl Workspace {
 
     /// A call on this workspace with an explicit git directory, work tree and index.
     pub(crate) fn git(&self, what: &'static str, index: &TemporaryIndex) -> Call {
-        self.mirror
-            .shared()
-            .git
-            .at(&self.admin(), what)
-            .env("GIT_WORK_TREE", &self.path)
-            .env("GIT_INDEX_FILE", &index.0)
-            .dir(&self.path)
+        self.mirror.shared().git.at(&self.admin(), what).env("GIT_WORK_TREE", &self.path).env("GIT_INDEX_FILE", &index.0).dir(&self.path)
     }
 
     /// A copy of the index of the last checkout: it knows the times of the files, so little is read again.
@@ -196,10 +157,7 @@ impl Workspace {
     pub(crate) fn check_directory(&self) -> Result<()> {
         match self.path.symlink_metadata() {
             Ok(meta) if meta.is_dir() => Ok(()),
-            _ => Err(Error::WorkspaceMissing {
-                id: self.id.clone(),
-                path: self.path.clone(),
-            }),
+            _ => Err(Error::WorkspaceMissing { id: self.id.clone(), path: self.path.clone() }),
         }
     }
 
@@ -213,13 +171,7 @@ impl Workspace {
     async fn check_out(&self, index: &TemporaryIndex, commit: &str) -> Result<()> {
         self.git("checkout", index)
             .args(["-c", "checkout.workers=0", "-c", PARALLEL_FILES])
-            .args([
-                "read-tree",
-                "--reset",
-                "-u",
-                "--no-recurse-submodules",
-                commit,
-            ])
+            .args(["read-tree", "--reset", "-u", "--no-recurse-submodules", commit])
             .ok()
             .await
             .map(drop)
@@ -232,27 +184,17 @@ impl Workspace {
 
     fn write_private(&self, commit: &str) -> Result<()> {
         let index = self.admin().join("index");
-        private::write(
-            &self.path.join(".git"),
-            self.mirror.dir(),
-            private::BRANCH,
-            commit,
-            Some(&index),
-        )
+        private::write(&self.path.join(".git"), self.mirror.dir(), private::BRANCH, commit, Some(&index))
     }
 
     /// True if opening ran to its end before, here and for this commit.
     fn is_whole(&self, commit: &str) -> bool {
         let admin = self.admin();
-        let is = |name: &str, wanted: &str| {
-            fs::read_to_string(admin.join(name)).is_ok_and(|text| text.trim_end() == wanted)
-        };
+        let is = |name: &str, wanted: &str| fs::read_to_string(admin.join(name)).is_ok_and(|text| text.trim_end() == wanted);
         let pointer = self.path.join(".git");
         self.check_directory().is_ok()
             && is("HEAD", commit)
-            && pointer
-                .to_str()
-                .is_some_and(|pointer| is("gitdir", pointer))
+            && pointer.to_str().is_some_and(|pointer| is("gitdir", pointer))
             && admin.join("locked").exists()
             && private::is_complete(&pointer)
     }
@@ -268,12 +210,5 @@ pub(crate) fn check_id(id: &str) -> Result<()> {
         && !id.ends_with('.')
         && !id.ends_with(".lock")
         && !id.contains("..");
-    if good {
-        Ok(())
-    } else {
-        Err(Error::Invalid {
-            what: "workspace id",
-            value: id.to_owned(),
-        })
-    }
+    if good { Ok(()) } else { Err(Error::Invalid { what: "workspace id", value: id.to_owned() }) }
 }

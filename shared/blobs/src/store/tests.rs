@@ -15,11 +15,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).expect("directory") {
         let path = entry.expect("entry").path();
-        if path.is_dir() {
-            found.extend(files(&path))
-        } else {
-            found.push(path)
-        }
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
     }
     found
 }
@@ -27,10 +23,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 #[tokio::test]
 async fn bytes_come_back_under_their_digest() {
     let (dir, blobs) = fresh();
-    let blob = blobs
-        .put_bytes(Bytes::from_static(b"hello world"))
-        .await
-        .expect("stored");
+    let blob = blobs.put_bytes(Bytes::from_static(b"hello world")).await.expect("stored");
     assert_eq!(blob.size, 11);
     assert_eq!(blob.digest, Digest::of(b"hello world"));
     assert_eq!(blobs.get(&blob.digest).await.expect("there"), "hello world");
@@ -38,23 +31,11 @@ async fn bytes_come_back_under_their_digest() {
     assert_eq!(blobs.size(&blob.digest).await.expect("there"), 11);
     let hex = blob.digest.hex();
     let place = dir.path().join("blobs").join(&hex[..2]).join(&hex[2..]);
-    assert_eq!(
-        std::fs::read(place).expect("the documented place"),
-        b"hello world"
-    );
+    assert_eq!(std::fs::read(place).expect("the documented place"), b"hello world");
 
-    assert_eq!(
-        blobs.get_range(&blob.digest, 6..8).await.expect("part"),
-        "wo"
-    );
-    assert_eq!(
-        blobs.get_range(&blob.digest, 6..800).await.expect("cut"),
-        "world"
-    );
-    assert_eq!(
-        blobs.get_range(&blob.digest, 11..12).await.expect("empty"),
-        ""
-    );
+    assert_eq!(blobs.get_range(&blob.digest, 6..8).await.expect("part"), "wo");
+    assert_eq!(blobs.get_range(&blob.digest, 6..800).await.expect("cut"), "world");
+    assert_eq!(blobs.get_range(&blob.digest, 11..12).await.expect("empty"), "");
     assert_eq!(blobs.put_bytes(Bytes::new()).await.expect("stored").size, 0);
 }
 
@@ -66,20 +47,10 @@ async fn the_same_bytes_are_stored_once() {
     let path = dir.path().join("file");
     std::fs::write(&path, &bytes).expect("file");
     let place = files(&dir.path().join("blobs")).remove(0);
-    let before = std::fs::metadata(&place)
-        .expect("blob")
-        .modified()
-        .expect("time");
+    let before = std::fs::metadata(&place).expect("blob").modified().expect("time");
     assert_eq!(blobs.put_file(&path).await.expect("stored"), first);
     assert_eq!(files(&dir.path().join("blobs")).len(), 1);
-    assert_eq!(
-        std::fs::metadata(&place)
-            .expect("blob")
-            .modified()
-            .expect("time"),
-        before,
-        "written again"
-    );
+    assert_eq!(std::fs::metadata(&place).expect("blob").modified().expect("time"), before, "written again");
 }
 
 #[tokio::test]
@@ -90,19 +61,9 @@ async fn large_files_travel_in_parts_and_come_back_whole() {
     std::fs::write(&from, &bytes).expect("file");
     let blob = blobs.put_file(&from).await.expect("stored");
     assert_eq!(blob.digest, Digest::of(&bytes));
-    assert_eq!(
-        blobs.read_to_file(&blob.digest, &to).await.expect("read"),
-        bytes.len() as u64
-    );
-    assert!(
-        std::fs::read(&to).expect("file") == bytes,
-        "other bytes came back"
-    );
-    assert_eq!(
-        files(&dir.path().join("blobs")).len(),
-        1,
-        "no part is left behind"
-    );
+    assert_eq!(blobs.read_to_file(&blob.digest, &to).await.expect("read"), bytes.len() as u64);
+    assert!(std::fs::read(&to).expect("file") == bytes, "other bytes came back");
+    assert_eq!(files(&dir.path().join("blobs")).len(), 1, "no part is left behind");
 }
 
 #[tokio::test]
@@ -125,34 +86,16 @@ async fn what_is_missing_or_damaged_says_so() {
     assert_eq!(error.to_string(), format!("blob {absent} not found"));
     assert!(!blobs.exists(&absent).await.expect("answer"));
     let to = dir.path().join("to");
-    assert!(
-        blobs
-            .read_to_file(&absent, &to)
-            .await
-            .expect_err("absent")
-            .is_not_found()
-    );
+    assert!(blobs.read_to_file(&absent, &to).await.expect_err("absent").is_not_found());
     assert!(!to.exists());
 
-    let blob = blobs
-        .put_bytes(Bytes::from_static(b"sound"))
-        .await
-        .expect("stored");
+    let blob = blobs.put_bytes(Bytes::from_static(b"sound")).await.expect("stored");
     let place = files(&dir.path().join("blobs")).remove(0);
     std::fs::write(&place, b"rotten").expect("damage");
-    assert!(matches!(
-        blobs.get(&blob.digest).await,
-        Err(Error::Damaged { .. })
-    ));
-    assert!(matches!(
-        blobs.read_to_file(&blob.digest, &to).await,
-        Err(Error::Damaged { .. })
-    ));
+    assert!(matches!(blobs.get(&blob.digest).await, Err(Error::Damaged { .. })));
+    assert!(matches!(blobs.read_to_file(&blob.digest, &to).await, Err(Error::Damaged { .. })));
     assert_eq!(files(dir.path()), [place], "no half file is left");
-    blobs
-        .put_bytes(Bytes::from_static(b"sound"))
-        .await
-        .expect("stored again");
+    blobs.put_bytes(Bytes::from_static(b"sound")).await.expect("stored again");
     assert_eq!(blobs.get(&blob.digest).await.expect("repaired"), "sound");
     assert!(matches!(blobs.put_file(&to).await, Err(Error::File { .. })));
 }
@@ -163,21 +106,13 @@ async fn an_unreachable_store_is_transient() {
     let root = dir.path().join("blobs");
     std::fs::remove_dir(&root).expect("empty");
     std::fs::write(&root, "in the way").expect("file");
-    let error = blobs
-        .put_bytes(Bytes::from_static(b"x"))
-        .await
-        .expect_err("no directory");
+    let error = blobs.put_bytes(Bytes::from_static(b"x")).await.expect_err("no directory");
     assert!(error.is_transient(), "{error}");
 }
 
 #[test]
 fn addresses_that_cannot_work_are_refused() {
-    for (url, word) in [
-        ("s3://bucket/x", "not built in"),
-        ("gs://b", "unknown scheme"),
-        ("", "empty"),
-        ("file://h/x", "file:///"),
-    ] {
+    for (url, word) in [("s3://bucket/x", "not built in"), ("gs://b", "unknown scheme"), ("", "empty"), ("file://h/x", "file:///")] {
         let error = Blobs::open(url).expect_err("refused").to_string();
         assert!(error.contains(word), "{error}");
     }

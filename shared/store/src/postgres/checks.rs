@@ -21,7 +21,11 @@ pub async fn run_all(url: &str) {
     let (first, second) = tokio::join!(one.migrate(), two.migrate());
     first.expect("the first scheduler migrates");
     second.expect("the second scheduler migrates at the same time");
-    assert_eq!(one.pending_migrations().await.expect("the migrations are listed"), Vec::<String>::new(), "nothing is pending after a migration");
+    assert_eq!(
+        one.pending_migrations().await.expect("the migrations are listed"),
+        Vec::<String>::new(),
+        "nothing is pending after a migration"
+    );
 
     session::the_checks_know_the_statuses_of_the_contract(&one).await;
     session::every_view_can_be_read(&one).await;

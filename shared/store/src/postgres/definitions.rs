@@ -15,7 +15,8 @@ const PUT_PLAN: &str = "INSERT INTO hopyard_runs.plans (hash, plan) VALUES ($1, 
 const CURRENT: &str = "SELECT version, hash, plan_hash FROM hopyard_runs.definitions WHERE namespace = $1 AND name = $2 AND version IS NOT NULL \
      ORDER BY version DESC LIMIT 1";
 const KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM hopyard_runs.definitions WHERE namespace = $1 AND hash = $2)";
-const INSERT: &str = "INSERT INTO hopyard_runs.definitions (namespace, name, version, hash, plan_hash, source) VALUES ($1, $2, $3, $4, $5, $6)";
+const INSERT: &str =
+    "INSERT INTO hopyard_runs.definitions (namespace, name, version, hash, plan_hash, source) VALUES ($1, $2, $3, $4, $5, $6)";
 const WORKFLOWS: &str = "SELECT DISTINCT ON (name) name, version, hash, created_at FROM hopyard_runs.definitions \
      WHERE namespace = $1 AND name > $2 AND version IS NOT NULL ORDER BY name, version DESC LIMIT $3";
 const WORKFLOW: &str = "SELECT d.name, d.version, d.hash, d.created_at, d.source, p.plan::text FROM hopyard_runs.definitions d \
@@ -28,7 +29,12 @@ const SOURCE: &str = "SELECT source FROM hopyard_runs.definitions WHERE namespac
 /// Stores a definition within the caller's transaction; puts of one name are served one after the other.
 pub(super) async fn put(connection: &mut PgConnection, put: &PutDefinition) -> Result<PutDefinitionReply> {
     let (namespace, name) = (put.namespace.as_str(), put.name.as_str());
-    statement(LOCK).bind(namespace).bind(if put.register { name } else { &put.definition_hash }).execute(&mut *connection).await.map_err(failure)?;
+    statement(LOCK)
+        .bind(namespace)
+        .bind(if put.register { name } else { &put.definition_hash })
+        .execute(&mut *connection)
+        .await
+        .map_err(failure)?;
     statement(PUT_PLAN).bind(&put.plan_hash).bind(text(&put.plan)?).execute(&mut *connection).await.map_err(failure)?;
     if !put.register {
         let known: bool = scalar(KNOWN).bind(namespace).bind(&put.definition_hash).fetch_one(&mut *connection).await.map_err(failure)?;
@@ -37,7 +43,8 @@ pub(super) async fn put(connection: &mut PgConnection, put: &PutDefinition) -> R
         }
         return Ok(PutDefinitionReply::Created { version: 0 });
     }
-    let current: Option<(i64, String, String)> = select(CURRENT).bind(namespace).bind(name).fetch_optional(&mut *connection).await.map_err(failure)?;
+    let current: Option<(i64, String, String)> =
+        select(CURRENT).bind(namespace).bind(name).fetch_optional(&mut *connection).await.map_err(failure)?;
     // Unchanged comes first: a repeat of a put whose answer was lost names a hash that has been replaced by its own.
     if let Some((version, hash, plan_hash)) = &current
         && *hash == put.definition_hash
@@ -74,7 +81,12 @@ fn listed((name, version, hash, created_at): Listed) -> Result<WorkflowView> {
 }
 
 /// Newest versions by name, above `after`.
-pub(super) async fn workflows(connection: &mut PgConnection, namespace: &Name, after: Option<&Name>, limit: u32) -> Result<Vec<WorkflowView>> {
+pub(super) async fn workflows(
+    connection: &mut PgConnection,
+    namespace: &Name,
+    after: Option<&Name>,
+    limit: u32,
+) -> Result<Vec<WorkflowView>> {
     let found: Vec<Listed> = select(WORKFLOWS)
         .bind(namespace.as_str())
         .bind(after.map_or("", Name::as_str))
@@ -86,7 +98,12 @@ pub(super) async fn workflows(connection: &mut PgConnection, namespace: &Name, a
 }
 
 /// One version, the newest if none is named, with text and plan.
-pub(super) async fn workflow(connection: &mut PgConnection, namespace: &Name, name: &Name, version: Option<u32>) -> Result<Option<WorkflowView>> {
+pub(super) async fn workflow(
+    connection: &mut PgConnection,
+    namespace: &Name,
+    name: &Name,
+    version: Option<u32>,
+) -> Result<Option<WorkflowView>> {
     let found: Option<(String, i64, String, DateTime<Utc>, String, String)> = select(WORKFLOW)
         .bind(namespace.as_str())
         .bind(name.as_str())

@@ -47,13 +47,21 @@ struct Owner {
 impl Owner {
     /// Migrations that the database lacks.
     async fn pending(&self, connection: &mut PgConnection) -> Result<Vec<&'static sqlx::migrate::Migration>> {
-        let exists: bool = scalar("SELECT to_regclass($1 || '.migrations') IS NOT NULL").bind(self.schema).fetch_one(&mut *connection).await.map_err(failure)?;
-        let applied: Vec<(i64, Vec<u8>)> = if exists { select(self.applied).fetch_all(&mut *connection).await.map_err(failure)? } else { Vec::new() };
+        let exists: bool = scalar("SELECT to_regclass($1 || '.migrations') IS NOT NULL")
+            .bind(self.schema)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failure)?;
+        let applied: Vec<(i64, Vec<u8>)> =
+            if exists { select(self.applied).fetch_all(&mut *connection).await.map_err(failure)? } else { Vec::new() };
         for (version, checksum) in &applied {
             match self.migrations.iter().find(|m| m.version == *version) {
                 None => return Err(Error::Schema(format!("owner {} has migration {version}, which is newer than this build", self.name))),
                 Some(known) if *known.checksum != **checksum => {
-                    return Err(Error::Schema(format!("migration {version} of owner {} was applied in another form than this build has", self.name)));
+                    return Err(Error::Schema(format!(
+                        "migration {version} of owner {} was applied in another form than this build has",
+                        self.name
+                    )));
                 }
                 Some(_) => {}
             }

@@ -25,8 +25,11 @@ impl Plans {
         if missing.is_empty() {
             return Ok(found);
         }
-        let read: Vec<(String, String)> =
-            select("SELECT hash, plan::text FROM hopyard_runs.plans WHERE hash = ANY($1)").bind(missing).fetch_all(connection).await.map_err(failure)?;
+        let read: Vec<(String, String)> = select("SELECT hash, plan::text FROM hopyard_runs.plans WHERE hash = ANY($1)")
+            .bind(missing)
+            .fetch_all(connection)
+            .await
+            .map_err(failure)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for (hash, text) in read {
             let plan = Plan::from_stored(rows::json(&text, "plan", &hash)?).map_err(|why| Error::Refused(format!("plan {hash}: {why}")))?;

@@ -38,8 +38,7 @@ pub(super) const USAGE: &str = "SELECT workflow, count(*), \
      least(sum(tokens_cache_read), 9223372036854775807)::bigint, least(sum(tokens_cache_write), 9223372036854775807)::bigint, \
      least(sum(turns), 9223372036854775807)::bigint, least(sum(tool_calls), 9223372036854775807)::bigint \
      FROM hopyard_runs.runs WHERE namespace = $1 AND id >= $2 AND id < $3 AND created_at >= $4 AND created_at < $5 GROUP BY workflow ORDER BY workflow";
-pub(super) const LIVE_COUNTS: &str =
-    "SELECT namespace, status, count(*) FROM hopyard_runs.runs WHERE finished_at IS NULL GROUP BY namespace, status ORDER BY namespace, status";
+pub(super) const LIVE_COUNTS: &str = "SELECT namespace, status, count(*) FROM hopyard_runs.runs WHERE finished_at IS NULL GROUP BY namespace, status ORDER BY namespace, status";
 const SCHEMA: &str = "SELECT t.tablename::text, (SELECT max(version) FROM hopyard_runs.migrations) FROM pg_catalog.pg_tables t \
      WHERE t.schemaname = 'hopyard_runs' AND t.tablename <> 'migrations' ORDER BY t.tablename::text COLLATE \"C\"";
 
@@ -151,8 +150,12 @@ impl Reader for Postgres {
             .await
             .map_err(failure)?;
         let read = |(workflow, runs, cost, input, output, cache_read, cache_write, turns, tool_calls): Sums| {
-            let tokens =
-                Tokens { input: counted(input), output: counted(output), cache_read: counted(cache_read), cache_write: counted(cache_write) };
+            let tokens = Tokens {
+                input: counted(input),
+                output: counted(output),
+                cache_read: counted(cache_read),
+                cache_write: counted(cache_write),
+            };
             let usage = Usage { cost_microusd: cost.map(counted), tokens, turns: counted(turns), tool_calls: counted(tool_calls) };
             Ok(UsageRow { workflow: word(&workflow)?, runs: counted(runs), usage })
         };

@@ -139,6 +139,8 @@ pub(super) type ClaimableRow = (String, Option<String>, i64, DateTime<Utc>);
 /// The contract's form of what could be claimed.
 pub(super) fn claimable(rows: Vec<ClaimableRow>) -> Result<Vec<Claimable>> {
     rows.into_iter()
-        .map(|(pool, bound_to, count, oldest)| Ok(Claimable { pool: word::<Name>(&pool)?, bound_to: maybe(bound_to)?, count: counted(count), oldest }))
+        .map(|(pool, bound_to, count, oldest)| {
+            Ok(Claimable { pool: word::<Name>(&pool)?, bound_to: maybe(bound_to)?, count: counted(count), oldest })
+        })
         .collect()
 }

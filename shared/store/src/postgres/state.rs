@@ -37,7 +37,8 @@ pub(super) const CLAIMABLE: &str = concat!(
 pub(super) const EVENTS_SINCE: &str = "SELECT run_id, page::text FROM hopyard_runs.events WHERE at >= $1 \
      AND at <= coalesce((SELECT l.at FROM hopyard_runs.events l WHERE l.at >= $1 ORDER BY l.at, l.run_id, l.first_seq LIMIT 1 OFFSET $2), 'infinity') \
      ORDER BY at, run_id, first_seq";
-const OUTBOX_AGE: &str = "SELECT coalesce(greatest(extract(epoch FROM clock_timestamp() - min(at)) * 1000, 0), 0)::bigint FROM hopyard_runs.outbox";
+const OUTBOX_AGE: &str =
+    "SELECT coalesce(greatest(extract(epoch FROM clock_timestamp() - min(at)) * 1000, 0), 0)::bigint FROM hopyard_runs.outbox";
 
 type Part = (i32, Uuid, String, i64, Option<DateTime<Utc>>, String);
 
@@ -78,7 +79,8 @@ pub(super) async fn states(connection: &mut PgConnection, plans: &Plans, runs: V
 
 /// Statuses of runs of a namespace.
 pub(super) async fn statuses(connection: &mut PgConnection, namespace: &Name, ids: &[RunId]) -> Result<Vec<(RunId, RunStatus)>> {
-    let found: Vec<(Uuid, String)> = select(STATUSES).bind(uuids(ids)).bind(namespace.as_str()).fetch_all(connection).await.map_err(failure)?;
+    let found: Vec<(Uuid, String)> =
+        select(STATUSES).bind(uuids(ids)).bind(namespace.as_str()).fetch_all(connection).await.map_err(failure)?;
     found.into_iter().map(|(id, status)| Ok((RunId::from_uuid(id), word(&status)?))).collect()
 }
 

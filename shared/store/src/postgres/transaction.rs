@@ -127,7 +127,10 @@ async fn keys(connection: &mut PgConnection, keys: &[(Name, String)]) -> Result<
     let texts: Vec<&str> = keys.iter().map(|(_, key)| key.as_str()).collect();
     let found: Vec<(String, String, Uuid, String)> =
         select(KEYS).bind(namespaces).bind(texts).fetch_all(connection).await.map_err(failure)?;
-    found.into_iter().map(|(namespace, key, run, request_hash)| Ok(((word(&namespace)?, key), KeyRow { run: RunId::from_uuid(run), request_hash }))).collect()
+    found
+        .into_iter()
+        .map(|(namespace, key, run, request_hash)| Ok(((word(&namespace)?, key), KeyRow { run: RunId::from_uuid(run), request_hash })))
+        .collect()
 }
 
 async fn tombstones(connection: &mut PgConnection, ids: &[RunId]) -> Result<HashMap<RunId, Kill>> {
@@ -205,7 +208,8 @@ impl RunTx for RunTransaction {
     }
 
     async fn receipt(&mut self, seq: u64, time_ns: i64) -> Result<Option<Receipt>> {
-        let found: Result<Option<String>> = scalar(RECEIPT).bind(count(seq)).bind(time_ns).fetch_optional(&mut *self.tx).await.map_err(failure);
+        let found: Result<Option<String>> =
+            scalar(RECEIPT).bind(count(seq)).bind(time_ns).fetch_optional(&mut *self.tx).await.map_err(failure);
         let receipt = found.and_then(|text| text.map(|text| json(&text, "receipt", seq)).transpose());
         self.note(receipt)
     }
@@ -216,13 +220,8 @@ impl RunTx for RunTransaction {
     }
 
     async fn session_workspace(&mut self, namespace: &Name, repo: Option<&str>, session: &Name) -> Result<Option<WorkspaceRow>> {
-        let found: Result<Option<Workspace>> = select(SESSION)
-            .bind(namespace.as_str())
-            .bind(session.as_str())
-            .bind(repo)
-            .fetch_optional(&mut *self.tx)
-            .await
-            .map_err(failure);
+        let found: Result<Option<Workspace>> =
+            select(SESSION).bind(namespace.as_str()).bind(session.as_str()).bind(repo).fetch_optional(&mut *self.tx).await.map_err(failure);
         let row = found.and_then(|row| row.map(Workspace::read).transpose());
         self.note(row)
     }

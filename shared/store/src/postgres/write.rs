@@ -41,7 +41,8 @@ const WORKSPACES: &str = "INSERT INTO hopyard_runs.workspaces \
      executor = excluded.executor, host = excluded.host, path = excluded.path, repo = excluded.repo, session = excluded.session, \
      status = excluded.status, created_at = excluded.created_at, removed_at = excluded.removed_at, bytes = excluded.bytes";
 const OUTBOX: &str = "INSERT INTO hopyard_runs.outbox (id, messages) VALUES ($1, $2::text::json)";
-const PUBLISHED: &str = "DELETE FROM hopyard_runs.outbox WHERE id IN (SELECT id FROM hopyard_runs.outbox WHERE id = ANY($1) ORDER BY id FOR UPDATE)";
+const PUBLISHED: &str =
+    "DELETE FROM hopyard_runs.outbox WHERE id IN (SELECT id FROM hopyard_runs.outbox WHERE id = ANY($1) ORDER BY id FOR UPDATE)";
 
 /// Writes everything; `seen` is what the transaction knows of the runs that it loaded.
 pub(super) async fn apply(connection: &mut PgConnection, seen: &HashMap<Uuid, Seen>, writes: &Writes) -> Result<()> {

@@ -15,10 +15,7 @@ async fn work(host: &Host, id: &str, name: &str, text: &str) -> (Workspace, Stri
 async fn a_diff_counts_files_and_lines_and_its_patch_applies() {
     let host = Host::new().await;
     host.write("bin.dat", "\0\u{1}old");
-    host.write(
-        "old-name.txt",
-        "a line that is long enough\nand another one\n",
-    );
+    host.write("old-name.txt", "a line that is long enough\nand another one\n");
     host.commit("second").await;
     let (workspace, base) = host.open("run-g1").await;
     let inside = workspace.path();
@@ -32,11 +29,7 @@ async fn a_diff_counts_files_and_lines_and_its_patch_applies() {
     let head = snap(&workspace, &base).await.commit;
     let mirror = workspace.mirror();
     let stat = mirror.diff(&base, &head).await.expect("diff");
-    let rows: Vec<_> = stat
-        .files
-        .iter()
-        .map(|f| (f.path.as_str(), f.status, f.insertions, f.deletions))
-        .collect();
+    let rows: Vec<_> = stat.files.iter().map(|f| (f.path.as_str(), f.status, f.insertions, f.deletions)).collect();
     assert_eq!(
         rows,
         [
@@ -54,17 +47,9 @@ async fn a_diff_counts_files_and_lines_and_its_patch_applies() {
 
     let patch = host.dir.path().join("work.patch");
     mirror.patch(&base, &head, &patch).await.expect("patch");
-    host.git(
-        &host.source(),
-        &["apply", "--index", &patch.display().to_string()],
-    )
-    .await;
+    host.git(&host.source(), &["apply", "--index", &patch.display().to_string()]).await;
     let tree = host.git(&host.source(), &["write-tree"]).await;
-    assert_eq!(
-        tree,
-        host.git(mirror.dir(), &["rev-parse", &format!("{head}^{{tree}}")])
-            .await
-    );
+    assert_eq!(tree, host.git(mirror.dir(), &["rev-parse", &format!("{head}^{{tree}}")]).await);
     mirror.patch(&base, &base, &patch).await.expect("empty");
     assert_eq!(fs::metadata(&patch).expect("file").len(), 0);
     assert_eq!(mirror.diff(&base, &base).await.expect("diff").files, []);
@@ -76,46 +61,18 @@ async fn a_plain_clone_can_fetch_a_bundle() {
     let (workspace, base, head) = work(&host, "run-g1", "work.txt", "work\n").await;
     let mirror = workspace.mirror();
     let bundle = host.dir.path().join("work.bundle");
-    assert!(
-        mirror
-            .bundle(&base, &head, "hopyard/fix/run", &bundle)
-            .await
-            .expect("bundle")
-    );
+    assert!(mirror.bundle(&base, &head, "hopyard/fix/run", &bundle).await.expect("bundle"));
     let clone = host.dir.path().join("clone");
-    let (from, to) = (
-        host.source().display().to_string(),
-        clone.display().to_string(),
-    );
-    host.git(host.dir.path(), &["clone", "--quiet", &from, &to])
-        .await;
+    let (from, to) = (host.source().display().to_string(), clone.display().to_string());
+    host.git(host.dir.path(), &["clone", "--quiet", &from, &to]).await;
     let file = bundle.display().to_string();
-    host.git(
-        &clone,
-        &["fetch", "--quiet", &file, "hopyard/fix/run:fixed"],
-    )
-    .await;
+    host.git(&clone, &["fetch", "--quiet", &file, "hopyard/fix/run:fixed"]).await;
     assert_eq!(host.git(&clone, &["rev-parse", "fixed"]).await, head);
     assert_eq!(host.git(&clone, &["show", "fixed:work.txt"]).await, "work");
-    assert!(
-        !mirror
-            .bundle(&base, &base, "b", &host.dir.path().join("none"))
-            .await
-            .expect("nothing to hand over")
-    );
-    assert!(
-        !mirror
-            .bundle(&head, &base, "b", &host.dir.path().join("none"))
-            .await
-            .expect("nothing to hand over")
-    );
+    assert!(!mirror.bundle(&base, &base, "b", &host.dir.path().join("none")).await.expect("nothing to hand over"));
+    assert!(!mirror.bundle(&head, &base, "b", &host.dir.path().join("none")).await.expect("nothing to hand over"));
     assert!(!host.dir.path().join("none").exists());
-    assert_eq!(
-        fs::read_dir(host.mirrors.root().join("staging"))
-            .expect("directory")
-            .count(),
-        0
-    );
+    assert_eq!(fs::read_dir(host.mirrors.root().join("staging")).expect("directory").count(), 0);
 }
 
 #[tokio::test]
@@ -123,49 +80,18 @@ async fn a_branch_moves_only_from_where_it_is_expected() {
     let host = Host::new().await;
     let (workspace, base, head) = work(&host, "run-g1", "work.txt", "work\n").await;
     let mirror = workspace.mirror();
-    mirror
-        .set_branch("hopyard/fix/run", &base, None)
-        .await
-        .expect("made");
-    mirror
-        .set_branch("hopyard/fix/run", &base, None)
-        .await
-        .expect("made twice");
-    let error = mirror
-        .set_branch("hopyard/fix/run", &head, None)
-        .await
-        .expect_err("it exists");
-    assert!(
-        matches!(&error, Error::BranchMoved { found, .. } if *found == base),
-        "{error}"
-    );
-    mirror
-        .set_branch("hopyard/fix/run", &head, Some(&base))
-        .await
-        .expect("moved");
-    let error = mirror
-        .set_branch("hopyard/fix/run", &base, Some(&base))
-        .await
-        .expect_err("idempotent by target only");
+    mirror.set_branch("hopyard/fix/run", &base, None).await.expect("made");
+    mirror.set_branch("hopyard/fix/run", &base, None).await.expect("made twice");
+    let error = mirror.set_branch("hopyard/fix/run", &head, None).await.expect_err("it exists");
+    assert!(matches!(&error, Error::BranchMoved { found, .. } if *found == base), "{error}");
+    mirror.set_branch("hopyard/fix/run", &head, Some(&base)).await.expect("moved");
+    let error = mirror.set_branch("hopyard/fix/run", &base, Some(&base)).await.expect_err("idempotent by target only");
     assert!(matches!(error, Error::BranchMoved { .. }), "{error}");
-    assert!(
-        mirror
-            .set_branch("absent", &head, Some(&base))
-            .await
-            .is_err()
-    );
+    assert!(mirror.set_branch("absent", &head, Some(&base)).await.is_err());
     // Fetching never touches run branches.
-    host.git(&host.source(), &["branch", "hopyard/fix/run"])
-        .await;
-    mirror
-        .resolve(Some("hopyard/fix/run"))
-        .await
-        .expect("found");
-    assert_eq!(
-        host.git(mirror.dir(), &["rev-parse", "refs/heads/hopyard/fix/run"])
-            .await,
-        head
-    );
+    host.git(&host.source(), &["branch", "hopyard/fix/run"]).await;
+    mirror.resolve(Some("hopyard/fix/run")).await.expect("found");
+    assert_eq!(host.git(mirror.dir(), &["rev-parse", "refs/heads/hopyard/fix/run"]).await, head);
 }
 
 #[tokio::test]
@@ -174,58 +100,26 @@ async fn a_push_is_repeatable_and_spares_the_work_of_others() {
     let (workspace, base, head) = work(&host, "run-g1", "work.txt", "work\n").await;
     let mirror = workspace.mirror();
     let repo = host.source().display().to_string();
-    assert_eq!(
-        mirror.push("run/1", &repo, &head).await.expect("pushed"),
-        PushOutcome::Created
-    );
-    assert_eq!(
-        mirror.push("run/1", &repo, &head).await.expect("again"),
-        PushOutcome::UpToDate
-    );
-    assert_eq!(
-        host.git(&host.source(), &["rev-parse", "run/1"]).await,
-        head
-    );
+    assert_eq!(mirror.push("run/1", &repo, &head).await.expect("pushed"), PushOutcome::Created);
+    assert_eq!(mirror.push("run/1", &repo, &head).await.expect("again"), PushOutcome::UpToDate);
+    assert_eq!(host.git(&host.source(), &["rev-parse", "run/1"]).await, head);
     // Another attempt's work that does not follow the first: it was our own push, so it may be replaced.
     put(workspace.path(), "work.txt", "better\n");
     let better = snap(&workspace, &base).await.commit;
-    assert_eq!(
-        mirror
-            .push("run/1", &repo, &better)
-            .await
-            .expect("replaced"),
-        PushOutcome::Updated
-    );
+    assert_eq!(mirror.push("run/1", &repo, &better).await.expect("replaced"), PushOutcome::Updated);
     // Somebody else's commit on the branch stays.
-    host.git(&host.source(), &["branch", "-f", "run/1", "main"])
-        .await;
+    host.git(&host.source(), &["branch", "-f", "run/1", "main"]).await;
     host.write("theirs.txt", "theirs\n");
     let theirs = host.commit("theirs").await;
-    host.git(&host.source(), &["branch", "-f", "run/1", &theirs])
-        .await;
-    let error = mirror
-        .push("run/1", &repo, &head)
-        .await
-        .expect_err("not ours");
-    assert!(
-        matches!(&error, Error::BranchMoved { found, .. } if *found == theirs),
-        "{error}"
-    );
-    assert_eq!(
-        host.git(&host.source(), &["rev-parse", "run/1"]).await,
-        theirs
-    );
+    host.git(&host.source(), &["branch", "-f", "run/1", &theirs]).await;
+    let error = mirror.push("run/1", &repo, &head).await.expect_err("not ours");
+    assert!(matches!(&error, Error::BranchMoved { found, .. } if *found == theirs), "{error}");
+    assert_eq!(host.git(&host.source(), &["rev-parse", "run/1"]).await, theirs);
     // A branch of the source that our work follows may be moved forward.
     host.git(&host.source(), &["branch", "follow", &base]).await;
-    assert_eq!(
-        mirror.push("follow", &repo, &head).await.expect("forward"),
-        PushOutcome::Updated
-    );
+    assert_eq!(mirror.push("follow", &repo, &head).await.expect("forward"), PushOutcome::Updated);
     let absent = host.dir.path().join("absent").display().to_string();
-    let error = mirror
-        .push("x", &absent, &head)
-        .await
-        .expect_err("no repository");
+    let error = mirror.push("x", &absent, &head).await.expect_err("no repository");
     assert!(matches!(error, Error::RepoUnavailable { .. }), "{error}");
 }
 
@@ -233,81 +127,41 @@ async fn a_push_is_repeatable_and_spares_the_work_of_others() {
 async fn a_merge_joins_both_sides_or_names_the_conflict() {
     let host = Host::new().await;
     host.git(&host.source(), &["branch", "target"]).await;
-    let merge = |head| Merge {
-        target: "target",
-        head,
-        message: "merge run",
-        author: AUTHOR,
-    };
+    let merge = |head| Merge { target: "target", head, message: "merge run", author: AUTHOR };
     let (workspace, base, head) = work(&host, "run-g1", "work.txt", "work\n").await;
     let mirror = workspace.mirror();
     let rev = async |name: &str| host.git(&host.source(), &["rev-parse", name]).await;
 
     // The target has not moved: it follows.
     let outcome = mirror.merge(merge(&head)).await.expect("merged");
-    assert_eq!(
-        outcome,
-        MergeOutcome::Merged {
-            commit: head.clone()
-        }
-    );
+    assert_eq!(outcome, MergeOutcome::Merged { commit: head.clone() });
     assert_eq!(rev("target").await, head);
-    assert_eq!(
-        mirror.merge(merge(&head)).await.expect("again"),
-        MergeOutcome::AlreadyMerged {
-            commit: head.clone()
-        }
-    );
+    assert_eq!(mirror.merge(merge(&head)).await.expect("again"), MergeOutcome::AlreadyMerged { commit: head.clone() });
 
     // Both sides moved in different places.
     put(workspace.path(), "work.txt", "work\n");
     put(workspace.path(), "second.txt", "second\n");
     fs::remove_file(workspace.path().join("work.txt")).expect("delete");
     let second = snap(&workspace, &base).await.commit;
-    let MergeOutcome::Merged { commit } = mirror.merge(merge(&second)).await.expect("merged")
-    else {
+    let MergeOutcome::Merged { commit } = mirror.merge(merge(&second)).await.expect("merged") else {
         panic!("no conflict was expected");
     };
     assert_eq!(rev("target").await, commit);
     assert_eq!(rev("target^1").await, head);
     assert_eq!(rev("target^2").await, second);
-    assert_eq!(
-        host.git(&host.source(), &["ls-tree", "--name-only", "target"])
-            .await
-            .lines()
-            .count(),
-        5
-    );
+    assert_eq!(host.git(&host.source(), &["ls-tree", "--name-only", "target"]).await.lines().count(), 5);
 
     // Both sides changed one line.
-    host.git(&host.source(), &["checkout", "--quiet", "target"])
-        .await;
+    host.git(&host.source(), &["checkout", "--quiet", "target"]).await;
     host.write("src/lib.rs", "one\ntheirs\nthree\nfour\nfive\n");
     let theirs = host.commit("theirs").await;
-    host.git(&host.source(), &["checkout", "--quiet", "main"])
-        .await;
-    put(
-        workspace.path(),
-        "src/lib.rs",
-        "one\nours\nthree\nfour\nfive\n",
-    );
+    host.git(&host.source(), &["checkout", "--quiet", "main"]).await;
+    put(workspace.path(), "src/lib.rs", "one\nours\nthree\nfour\nfive\n");
     let ours = snap(&workspace, &base).await.commit;
     let outcome = mirror.merge(merge(&ours)).await.expect("an answer");
-    assert_eq!(
-        outcome,
-        MergeOutcome::Conflict {
-            target: theirs.clone(),
-            paths: vec!["src/lib.rs".into()]
-        }
-    );
+    assert_eq!(outcome, MergeOutcome::Conflict { target: theirs.clone(), paths: vec!["src/lib.rs".into()] });
     assert_eq!(rev("target").await, theirs, "a conflict writes nothing");
 
-    let absent = Merge {
-        target: "absent",
-        ..merge(&ours)
-    };
-    assert!(matches!(
-        mirror.merge(absent).await,
-        Err(Error::RefNotFound { .. })
-    ));
+    let absent = Merge { target: "absent", ..merge(&ours) };
+    assert!(matches!(mirror.merge(absent).await, Err(Error::RefNotFound { .. })));
 }

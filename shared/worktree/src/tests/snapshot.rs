@@ -6,12 +6,7 @@ use super::*;
 
 /// `git ls-tree` of a snapshot: mode and path.
 async fn tree(host: &Host, workspace: &Workspace, commit: &str) -> Vec<String> {
-    let list = host
-        .git(
-            workspace.mirror().dir(),
-            &["ls-tree", "-r", "--format=%(objectmode) %(path)", commit],
-        )
-        .await;
+    let list = host.git(workspace.mirror().dir(), &["ls-tree", "-r", "--format=%(objectmode) %(path)", commit]).await;
     list.lines().map(str::to_owned).collect()
 }
 
@@ -30,8 +25,7 @@ async fn every_kind_of_change_is_recorded() {
     fs::rename(inside.join("moved.txt"), inside.join("to-here.txt")).expect("rename");
     symlink("/etc/passwd", inside.join("link")).expect("link");
     put(inside, "tool.sh", "#!/bin/sh\n");
-    fs::set_permissions(inside.join("tool.sh"), fs::Permissions::from_mode(0o755))
-        .expect("executable");
+    fs::set_permissions(inside.join("tool.sh"), fs::Permissions::from_mode(0o755)).expect("executable");
     // A directory becomes a file, a file a directory, a directory a link to one.
     fs::remove_dir_all(inside.join("dir")).expect("delete");
     put(inside, "dir", "now a file\n");
@@ -63,23 +57,9 @@ async fn every_kind_of_change_is_recorded() {
     found.sort_unstable();
     assert_eq!(found, wanted);
     let mirror = workspace.mirror().dir();
-    let shown = host
-        .git(
-            mirror,
-            &[
-                "log",
-                "-1",
-                "--format=%P %an <%ae> %cn %s",
-                &snapshot.commit,
-            ],
-        )
-        .await;
+    let shown = host.git(mirror, &["log", "-1", "--format=%P %an <%ae> %cn %s", &snapshot.commit]).await;
     assert_eq!(shown, format!("{commit} {AUTHOR} Hopyard work"));
-    assert_eq!(
-        host.git(mirror, &["rev-parse", "refs/hopyard/run/step/1"])
-            .await,
-        snapshot.commit
-    );
+    assert_eq!(host.git(mirror, &["rev-parse", "refs/hopyard/run/step/1"]).await, snapshot.commit);
     assert_eq!(host.git(mirror, &["fsck", "--connectivity-only"]).await, "");
 }
 
@@ -91,16 +71,9 @@ async fn an_unchanged_workspace_gives_its_parent() {
     // Touched, not changed.
     put(workspace.path(), "README.md", "hello\n");
     let snapshot = snap(&workspace, &commit).await;
-    assert_eq!(
-        (snapshot.commit.as_str(), snapshot.changed),
-        (commit.as_str(), false)
-    );
+    assert_eq!((snapshot.commit.as_str(), snapshot.changed), (commit.as_str(), false));
     let mirror = workspace.mirror().dir();
-    assert_eq!(
-        host.git(mirror, &["rev-parse", "refs/hopyard/run/step/1"])
-            .await,
-        commit
-    );
+    assert_eq!(host.git(mirror, &["rev-parse", "refs/hopyard/run/step/1"]).await, commit);
 }
 
 #[tokio::test]
@@ -109,12 +82,7 @@ async fn repositories_inside_are_recorded_as_files() {
     let (workspace, commit) = host.open("run-g1").await;
     let inside = workspace.path();
     // With a commit, without one, one inside another, and one around tracked files.
-    for (dir, commits) in [
-        ("vendor/one", true),
-        ("vendor/two", false),
-        ("vendor/one/deep", true),
-        ("src", false),
-    ] {
+    for (dir, commits) in [("vendor/one", true), ("vendor/two", false), ("vendor/one/deep", true), ("src", false)] {
         let dir = inside.join(dir);
         put(&dir, "own.txt", "own\n");
         put(&dir, ".gitignore", "*.tmp\n");
@@ -128,37 +96,16 @@ async fn repositories_inside_are_recorded_as_files() {
     let first = snap(&workspace, &commit).await;
     assert_eq!(first.skipped, Vec::<String>::new());
     let found = tree(&host, &workspace, &first.commit).await;
-    assert!(
-        !found
-            .iter()
-            .any(|line| line.starts_with("160000") || line.contains(".tmp")),
-        "{found:?}"
-    );
-    for path in [
-        "vendor/one/own.txt",
-        "vendor/one/deep/own.txt",
-        "vendor/two/own.txt",
-        "src/own.txt",
-        "src/lib.rs",
-    ] {
-        assert!(
-            found.contains(&format!("100644 {path}")),
-            "{path} is missing in {found:?}"
-        );
+    assert!(!found.iter().any(|line| line.starts_with("160000") || line.contains(".tmp")), "{found:?}");
+    for path in ["vendor/one/own.txt", "vendor/one/deep/own.txt", "vendor/two/own.txt", "src/own.txt", "src/lib.rs"] {
+        assert!(found.contains(&format!("100644 {path}")), "{path} is missing in {found:?}");
     }
     put(inside, "vendor/one/own.txt", "changed\n");
     let second = snap(&workspace, &first.commit).await;
-    let stat = workspace
-        .mirror()
-        .diff(&first.commit, &second.commit)
-        .await
-        .expect("diff");
+    let stat = workspace.mirror().diff(&first.commit, &second.commit).await.expect("diff");
     assert_eq!(stat.files.len(), 1, "{stat:?}");
     workspace.reset_to(&first.commit).await.expect("reset");
-    assert_eq!(
-        fs::read_to_string(inside.join("vendor/one/own.txt")).expect("file"),
-        "own\n"
-    );
+    assert_eq!(fs::read_to_string(inside.join("vendor/one/own.txt")).expect("file"), "own\n");
 }
 
 #[tokio::test]
@@ -166,16 +113,8 @@ async fn submodules_keep_their_commit() {
     let host = Host::new().await;
     let other = "1111111111111111111111111111111111111111";
     let link = format!("160000,{other},vendor/lib");
-    host.git(
-        &host.source(),
-        &["update-index", "--add", "--cacheinfo", &link],
-    )
-    .await;
-    host.git(
-        &host.source(),
-        &["commit", "--quiet", "-m", "with a submodule"],
-    )
-    .await;
+    host.git(&host.source(), &["update-index", "--add", "--cacheinfo", &link]).await;
+    host.git(&host.source(), &["commit", "--quiet", "-m", "with a submodule"]).await;
     let (workspace, commit) = host.open("run-g1").await;
     put(workspace.path(), "new.txt", "new");
     let snapshot = snap(&workspace, &commit).await;
@@ -183,11 +122,7 @@ async fn submodules_keep_their_commit() {
     assert!(found.contains(&"160000 vendor/lib".to_owned()), "{found:?}");
     fs::remove_dir(workspace.path().join("vendor/lib")).expect("empty");
     let snapshot = snap(&workspace, &commit).await;
-    assert!(
-        !tree(&host, &workspace, &snapshot.commit)
-            .await
-            .contains(&"160000 vendor/lib".to_owned())
-    );
+    assert!(!tree(&host, &workspace, &snapshot.commit).await.contains(&"160000 vendor/lib".to_owned()));
 }
 
 #[tokio::test]
@@ -195,21 +130,14 @@ async fn what_cannot_be_recorded_is_left_out_and_named() {
     let host = Host::new().await;
     let (workspace, commit) = host.open("run-g1").await;
     // Declared as UTF-16 but not valid as such: git refuses to store it.
-    put(
-        workspace.path(),
-        ".gitattributes",
-        "bad-*.txt working-tree-encoding=UTF-16\n",
-    );
+    put(workspace.path(), ".gitattributes", "bad-*.txt working-tree-encoding=UTF-16\n");
     for number in 0..20 {
         put(workspace.path(), &format!("good-{number}.txt"), "good");
     }
     put(workspace.path(), "bad-7.txt", "odd");
     let snapshot = snap(&workspace, &commit).await;
     assert_eq!(snapshot.skipped, ["bad-7.txt"]);
-    assert_eq!(
-        tree(&host, &workspace, &snapshot.commit).await.len(),
-        3 + 1 + 20
-    );
+    assert_eq!(tree(&host, &workspace, &snapshot.commit).await.len(), 3 + 1 + 20);
 }
 
 #[tokio::test]
@@ -228,23 +156,13 @@ async fn a_reset_restores_tracked_files_and_keeps_ignored_ones() {
     host.git(inside, &["config", "core.pager", "evil"]).await;
     put(inside, ".git/index.lock", "");
     workspace.reset_to(&first.commit).await.expect("reset");
-    assert_eq!(
-        fs::read_to_string(inside.join("made-by-first.txt")).expect("file"),
-        "first\n"
-    );
+    assert_eq!(fs::read_to_string(inside.join("made-by-first.txt")).expect("file"), "first\n");
     assert!(!inside.join("README.md").exists());
     assert!(!inside.join("untracked").exists());
-    assert!(
-        inside.join("target/cache.bin").exists(),
-        "ignored files stay"
-    );
+    assert!(inside.join("target/cache.bin").exists(), "ignored files stay");
     assert_eq!(host.git(inside, &["status", "--porcelain"]).await, "");
     assert_eq!(host.git(inside, &["rev-parse", "HEAD"]).await, first.commit);
-    assert_ne!(
-        host.try_git(inside, &["config", "core.pager"]).await.0,
-        0,
-        "the private config is new"
-    );
+    assert_ne!(host.try_git(inside, &["config", "core.pager"]).await.0, 0, "the private config is new");
     let again = snap(&workspace, &first.commit).await;
     assert!(!again.changed);
 
@@ -262,27 +180,14 @@ async fn parallel_steps_snapshot_one_workspace_at_once() {
         let (workspace, parent) = (workspace.clone(), commit.clone());
         snapshots.spawn(async move {
             let refname = format!("refs/hopyard/run/step-{number}/1");
-            let snapshot = Snapshot {
-                message: "work",
-                refname: &refname,
-                parent: &parent,
-                author: AUTHOR,
-            };
+            let snapshot = Snapshot { message: "work", refname: &refname, parent: &parent, author: AUTHOR };
             workspace.snapshot(snapshot).await.expect("snapshot").tree
         });
     }
-    let trees: std::collections::BTreeSet<String> =
-        snapshots.join_all().await.into_iter().collect();
+    let trees: std::collections::BTreeSet<String> = snapshots.join_all().await.into_iter().collect();
     assert_eq!(trees.len(), 1);
     let left = fs::read_dir(workspace.mirror().dir().join("worktrees/run-g1")).expect("entry");
-    let left = left.filter(|entry| {
-        entry
-            .as_ref()
-            .expect("entry")
-            .file_name()
-            .to_string_lossy()
-            .contains("index-")
-    });
+    let left = left.filter(|entry| entry.as_ref().expect("entry").file_name().to_string_lossy().contains("index-"));
     assert_eq!(left.count(), 0, "temporary indexes are removed");
 }
 
@@ -291,31 +196,17 @@ async fn a_mirror_that_cannot_be_written_fails_the_snapshot() {
     let host = Host::new().await;
     let (workspace, commit) = host.open("run-g1").await;
     for number in 0..5 {
-        put(
-            workspace.path(),
-            &format!("new-{number}.txt"),
-            format!("new {number}"),
-        );
+        put(workspace.path(), &format!("new-{number}.txt"), format!("new {number}"));
     }
     // Everything is packed, and a file is where each directory of loose objects would be.
     let mirror = workspace.mirror().dir();
     host.git(mirror, &["repack", "-a", "-d", "-q"]).await;
-    let fans: Vec<PathBuf> = (0..=255)
-        .map(|fan| mirror.join(format!("objects/{fan:02x}")))
-        .collect();
+    let fans: Vec<PathBuf> = (0..=255).map(|fan| mirror.join(format!("objects/{fan:02x}"))).collect();
     for fan in &fans {
         fs::write(fan, "in the way").expect("no directory is left");
     }
-    let snapshot = Snapshot {
-        message: "x",
-        refname: "refs/hopyard/run/step/1",
-        parent: &commit,
-        author: AUTHOR,
-    };
-    assert!(
-        workspace.snapshot(snapshot).await.is_err(),
-        "the work would be lost without a word"
-    );
+    let snapshot = Snapshot { message: "x", refname: "refs/hopyard/run/step/1", parent: &commit, author: AUTHOR };
+    assert!(workspace.snapshot(snapshot).await.is_err(), "the work would be lost without a word");
     for fan in &fans {
         fs::remove_file(fan).expect("file");
     }

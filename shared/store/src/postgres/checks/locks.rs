@@ -46,7 +46,8 @@ pub(super) async fn a_taken_slot_hides_a_run_and_no_other(store: &Postgres) {
     tx.write(&Writes { runs: vec![end], ..Writes::default() }).await.expect("the holder ends");
     tx.commit().await.expect("the end is committed");
 
-    let found: Vec<RunId> = begin(store).await.candidates(&query).await.expect("the claim is answered").into_iter().map(|(run, _)| run).collect();
+    let found: Vec<RunId> =
+        begin(store).await.candidates(&query).await.expect("the claim is answered").into_iter().map(|(run, _)| run).collect();
     assert_eq!(found, [waiting_id, free_id], "the end of the holder gives its slot back");
 }
 

@@ -83,8 +83,14 @@ pub(super) async fn hot_statements_use_their_indexes(store: &Postgres) {
     check(&mut tx, "bound runs", explain(transaction::BOUND_RUNS).bind("executor")).await;
     check(&mut tx, "events since", explain(state::EVENTS_SINCE).bind(at).bind(100i64)).await;
     check(&mut tx, "live counts", explain(reader::LIVE_COUNTS)).await;
-    check(&mut tx, "delete due", explain(follow::DELETE_DUE).bind(ids.clone()).bind(vec!["timer"; ids.len()]).bind(vec![None::<i64>; ids.len()])).await;
-    check(&mut tx, "upsert due", explain(follow::UPSERT_DUE).bind(ids.clone()).bind(vec!["poke"; ids.len()]).bind(vec![at; ids.len()])).await;
+    check(
+        &mut tx,
+        "delete due",
+        explain(follow::DELETE_DUE).bind(ids.clone()).bind(vec!["timer"; ids.len()]).bind(vec![None::<i64>; ids.len()]),
+    )
+    .await;
+    check(&mut tx, "upsert due", explain(follow::UPSERT_DUE).bind(ids.clone()).bind(vec!["poke"; ids.len()]).bind(vec![at; ids.len()]))
+        .await;
     check(&mut tx, "end of parents", explain(follow::DELETE_AFTER).bind(ids.clone())).await;
 
     let changed: Vec<RunWrite> = open.iter().take(4).map(|write| ended(write, at)).collect();
@@ -97,7 +103,9 @@ pub(super) async fn hot_statements_use_their_indexes(store: &Postgres) {
     // A large batch may well read the whole of a small table, but never once per row.
     let all: Vec<RunWrite> = open.iter().map(|write| ended(write, at)).collect();
     let all_runs: Vec<&Run> = all.iter().map(|write| &write.run).collect();
-    let batch = plan(&mut tx, "update of many runs", parts::bind_run(explain(parts::UPDATE_RUNS), &all_runs).expect("runs are written as JSON")).await;
+    let batch =
+        plan(&mut tx, "update of many runs", parts::bind_run(explain(parts::UPDATE_RUNS), &all_runs).expect("runs are written as JSON"))
+            .await;
     assert!(!batch.contains("Rows Removed by Join Filter"), "a batch compares every row with every other:\n{batch}");
 
     let below = Some(RunId::mint());

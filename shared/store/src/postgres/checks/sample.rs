@@ -90,7 +90,14 @@ impl Sample {
             trace_id: None,
         };
         let events = vec![self.event(&run, EventType::RunAccepted, at)];
-        RunWrite { new: true, steps: vec![(0, self.step(at))], attempts: Vec::new(), events, timer: Some(Some(at + chrono::TimeDelta::hours(1))), run }
+        RunWrite {
+            new: true,
+            steps: vec![(0, self.step(at))],
+            attempts: Vec::new(),
+            events,
+            timer: Some(Some(at + chrono::TimeDelta::hours(1))),
+            run,
+        }
     }
 
     fn step(&self, at: DateTime<Utc>) -> StepState {

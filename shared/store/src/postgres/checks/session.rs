@@ -86,7 +86,8 @@ pub(super) async fn nothing_is_left_in_a_session(store: &Postgres) {
     }
     assert!(!connections.is_empty(), "the checks have used connections");
     for connection in &mut connections {
-        let prepared: i64 = scalar("SELECT count(*) FROM pg_prepared_statements").fetch_one(&mut **connection).await.expect("statements are counted");
+        let prepared: i64 =
+            scalar("SELECT count(*) FROM pg_prepared_statements").fetch_one(&mut **connection).await.expect("statements are counted");
         assert_eq!(prepared, 0, "a pooler may not know prepared statements");
         let locks: i64 = scalar("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'")
             .fetch_one(&mut **connection)

@@ -23,7 +23,8 @@ const UPSERT_SLOTS: &str = "INSERT INTO hopyard_runs.run_slots AS s (run_id, key
      SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bool[]) \
      ON CONFLICT (run_id, key) DO UPDATE SET max = excluded.max, held = excluded.held WHERE (s.max, s.held) IS DISTINCT FROM (excluded.max, excluded.held)";
 const DELETE_SLOTS: &str = "DELETE FROM hopyard_runs.run_slots WHERE run_id = ANY($1)";
-const LOCK_DUE: &str = "SELECT count(*) FROM (SELECT 1 FROM hopyard_runs.due WHERE run_id = ANY($1) ORDER BY run_id, kind FOR UPDATE) AS locked";
+const LOCK_DUE: &str =
+    "SELECT count(*) FROM (SELECT 1 FROM hopyard_runs.due WHERE run_id = ANY($1) ORDER BY run_id, kind FOR UPDATE) AS locked";
 /// A poke that came after its run was loaded has another number and stays.
 pub(in crate::postgres) const DELETE_DUE: &str = "DELETE FROM hopyard_runs.due d USING unnest($1::uuid[], $2::text[], $3::bigint[]) AS n(run_id, kind, n) \
      WHERE d.run_id = n.run_id AND d.kind = n.kind AND (n.n IS NULL OR d.n = n.n)";

@@ -208,5 +208,9 @@ async fn write_events(connection: &mut PgConnection, writes: &[&RunWrite]) -> Re
 
 /// A row that is changed has to be there.
 fn every(what: &str, done: u64, wanted: usize) -> Result<()> {
-    if usize::try_from(done) == Ok(wanted) { Ok(()) } else { Err(Error::Refused(format!("{wanted} rows of kind {what} are written, {done} of them exist"))) }
+    if usize::try_from(done) == Ok(wanted) {
+        Ok(())
+    } else {
+        Err(Error::Refused(format!("{wanted} rows of kind {what} are written, {done} of them exist")))
+    }
 }
