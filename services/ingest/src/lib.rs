@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hopyard_blobs::Blobs;
-use hopyard_contract::message::Beat;
 use hopyard_contract::topology;
 use hopyard_contract::view::ComponentHealth;
 use hopyard_runtime::Context;
@@ -21,6 +20,7 @@ use crate::door::Door;
 
 pub mod accept;
 pub mod bus_door;
+pub mod dead_letters;
 pub mod door;
 pub mod executors;
 pub mod health;
@@ -42,20 +42,8 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let blobs = Blobs::open(&ctx.config.blobs()).context("the blob store (HOPYARD_BLOBS)")?;
     Consumer::new(ctx.bus.clone(), ctx.topology, topology::ingest(), 1).ensure().await?;
     let presence = Presence::watch(&ctx.bus, &ctx.tasks);
-    let (id, host, tasks) = (ctx.id.clone(), ctx.host.clone(), ctx.tasks.clone());
-    presence::beat(&ctx.bus, &ctx.tasks, move || Beat {
-        kind: "ingest".to_owned(),
-        id: id.clone(),
-        host: host.clone(),
-        pool: None,
-        slots: 0,
-        free: 0,
-        claimed_ms_ago: None,
-        draining: tasks.draining().is_cancelled(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        disk_free: 0,
-        outbox_ms: 0,
-    });
+    let own = ctx.clone();
+    presence::beat(&ctx.bus, &ctx.tasks, move || own.beat());
     ctx.readiness.set("store", ComponentHealth::degraded("starting", "the store has not been opened yet"));
     tracing::info!(http = %address, "the API listens");
     let tasks = ctx.tasks.clone();

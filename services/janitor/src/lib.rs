@@ -45,20 +45,8 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let sweeper = Sweeper::open(&settings, ctx.host.clone(), link).await?;
     ctx.readiness.set("git", ComponentHealth::ok());
     serve::start(&ctx, sweeper, &settings);
-    let (id, host, tasks, data_dir) = (ctx.id.clone(), ctx.host.clone(), ctx.tasks.clone(), settings.data_dir.clone());
-    presence::beat(&ctx.bus, &ctx.tasks, move || Beat {
-        kind: "janitor".to_owned(),
-        id: id.clone(),
-        host: host.clone(),
-        pool: None,
-        slots: 0,
-        free: 0,
-        claimed_ms_ago: None,
-        draining: tasks.draining().is_cancelled(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        disk_free: disk::free_bytes(&data_dir),
-        outbox_ms: 0,
-    });
+    let (own, data_dir) = (ctx.clone(), settings.data_dir.clone());
+    presence::beat(&ctx.bus, &ctx.tasks, move || Beat { disk_free: disk::free_bytes(&data_dir), ..own.beat() });
     Ok(())
 }
 

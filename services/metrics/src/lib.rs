@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use hopyard_contract::message::Beat;
 use hopyard_contract::view::ComponentHealth;
 use hopyard_runtime::{Context, presence};
 use hopyard_store::Store;
@@ -35,7 +34,7 @@ use crate::series::Shown;
 pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let loading = ComponentHealth::degraded("loading", "the counters are being loaded");
     ctx.readiness.set("counters", loading);
-    let store = open(&ctx).await?;
+    let store = Store::open_migrated(&ctx.config.store_url(), Duration::from_secs(30)).await.context("the store cannot be opened")?;
     ctx.readiness.set("store", ComponentHealth::ok());
     let shown = Arc::new(Shown::default());
     collector::register(&shown)?;
@@ -47,20 +46,8 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
         own.tasks.stopping().cancel();
         done
     });
-    let (id, host, tasks) = (ctx.id.clone(), ctx.host.clone(), ctx.tasks.clone());
-    presence::beat(&ctx.bus, &ctx.tasks, move || Beat {
-        kind: "metrics".to_owned(),
-        id: id.clone(),
-        host: host.clone(),
-        pool: None,
-        slots: 0,
-        free: 0,
-        claimed_ms_ago: None,
-        draining: tasks.draining().is_cancelled(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        disk_free: 0,
-        outbox_ms: 0,
-    });
+    let own = ctx.clone();
+    presence::beat(&ctx.bus, &ctx.tasks, move || own.beat());
     Ok(())
 }
 
@@ -79,27 +66,6 @@ async fn count(ctx: &Context, store: &Store, shown: &Arc<Shown>) -> anyhow::Resu
                 tracing::warn!("another instance counts now; this one shows the gauges and waits");
                 shown.open(false);
             }
-        }
-    }
-}
-
-/// Opens and migrates the store; one that is not there yet is waited for.
-async fn open(ctx: &Context) -> anyhow::Result<Store> {
-    let url = ctx.config.store_url();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        let opened = async {
-            let store = Store::open(&url).await?;
-            store.migrate().await?;
-            Ok::<_, hopyard_store::Error>(store)
-        };
-        match opened.await {
-            Ok(store) => return Ok(store),
-            Err(error) if error.is_transient() && tokio::time::Instant::now() < deadline => {
-                tracing::warn!(%error, "the store does not answer yet");
-                tokio::time::sleep(Duration::from_millis(300)).await;
-            }
-            Err(error) => return Err(error).context("the store cannot be opened"),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hopyard_contract::Name;
+use hopyard_contract::message::Beat;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Readiness};
@@ -35,13 +36,32 @@ pub struct Context {
     pub admin: SocketAddr,
 }
 
+impl Context {
+    /// What every process says of itself in its beat; a service adds what is its own.
+    pub fn beat(&self) -> Beat {
+        Beat {
+            kind: self.service.to_owned(),
+            id: self.id.clone(),
+            host: self.host.clone(),
+            pool: None,
+            slots: 0,
+            free: 0,
+            claimed_ms_ago: None,
+            draining: self.tasks.draining().is_cancelled(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            disk_free: 0,
+            outbox_ms: 0,
+        }
+    }
+}
+
 /// How long a drained service may take before it is ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a service until it is told to stop, and returns whether it ended well.
 ///
 /// `start` sets up the service's tasks and returns; the tasks watch `draining` and `stopping`. The first SIGTERM or SIGINT
-/// drains, the second ends at once. A failed task ends the process with an error, so that whoever supervises it sees it.
+/// drains, as does a task that cancels `draining` because somebody asked for it over the bus; a signal after that ends at once. A failed task ends the process with an error, so that whoever supervises it sees it.
 ///
 /// # Errors
 /// When the set-up or a task fails.
@@ -70,6 +90,7 @@ where
 
     let failed = tasks.failed().clone();
     tokio::select! {
+        () = tasks.draining().cancelled() => tracing::info!(service, "asked to drain"),
         _ = terminate.recv() => tracing::info!(service, "told to stop: draining"),
         _ = interrupt.recv() => tracing::info!(service, "interrupted: draining"),
         () = failed.cancelled() => {}

@@ -1,4 +1,4 @@
-//! Single messages of a stream, read in place: nothing is consumed and no consumer is made.
+//! Single messages of a stream, read or deleted in place: nothing is consumed and no consumer is made.
 
 use anyhow::Context as _;
 use async_nats::jetstream::message::StreamMessage;
@@ -43,6 +43,22 @@ pub async fn first_from(bus: &Bus, stream: &str, subject: &str, sequence: u64) -
 pub async fn last_of(bus: &Bus, stream: &str, subject: &str) -> anyhow::Result<Option<Kept>> {
     let stream = bus.jetstream().get_stream_no_info(stream).await?;
     found(stream.direct_get_last_for_subject(subject).await)
+}
+
+/// Deletes the message with this sequence; `false` if the stream does not keep it.
+///
+/// # Errors
+/// When the stream is missing, refuses, or the server does not answer: then it may or may not be deleted.
+pub async fn delete(bus: &Bus, stream: &str, sequence: u64) -> anyhow::Result<bool> {
+    let kept = bus.jetstream().get_stream_no_info(stream).await?;
+    match kept.delete_message(sequence).await {
+        Ok(deleted) => Ok(deleted),
+        // The server has one code for all that can go wrong with a deletion, so absence is looked for.
+        Err(error) => match by_sequence(bus, stream, sequence).await {
+            Ok(None) => Ok(false),
+            _ => Err(error).context("a message of a stream cannot be deleted"),
+        },
+    }
 }
 
 fn found(answer: Result<StreamMessage, DirectGetError>) -> anyhow::Result<Option<Kept>> {

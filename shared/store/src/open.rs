@@ -1,6 +1,7 @@
 //! Opening a store by its URL.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::metrics::MetricsStore;
 use crate::read::Reader;
@@ -33,6 +34,28 @@ impl Store {
             return Err(Error::Url("a store's URL starts with sqlite: or postgres://".to_owned()));
         };
         Ok(Self { engine })
+    }
+
+    /// Opens a store and brings its schema to this build's version; one that does not answer yet is waited for.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Self::migrate`], the transient ones after `patience`.
+    pub async fn open_migrated(url: &str, patience: Duration) -> Result<Self> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let opened = async {
+                let store = Self::open(url).await?;
+                store.migrate().await?;
+                Ok(store)
+            };
+            match opened.await {
+                Err(error) if Error::is_transient(&error) && Instant::now() < deadline => {
+                    tracing::warn!(%error, "the store does not answer yet");
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Brings every owner's schema to this build's version; safe to run at once from several processes.
