@@ -1,7 +1,7 @@
 //! The bus: connection, publishing, requests and plain subscriptions.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -37,7 +37,7 @@ pub struct Bus {
 #[derive(Debug, Default)]
 struct State {
     connected: AtomicBool,
-    reconnects: AtomicU64,
+    reconnects: tokio::sync::watch::Sender<u64>,
 }
 
 /// Why a message was not published for certain.
@@ -191,7 +191,12 @@ impl Bus {
 
     /// How often the connection came back; a change tells that messages may have been missed.
     pub fn reconnects(&self) -> u64 {
-        self.state.reconnects.load(Ordering::Relaxed)
+        *self.state.reconnects.borrow()
+    }
+
+    /// Follows how often the connection came back.
+    pub fn watch_reconnects(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.state.reconnects.subscribe()
     }
 
     /// Version of the connected server.
@@ -304,7 +309,7 @@ impl State {
         let label = match event {
             Event::Connected => {
                 if !self.connected.swap(true, Ordering::Relaxed) {
-                    self.reconnects.fetch_add(1, Ordering::Relaxed);
+                    self.reconnects.send_modify(|count| *count += 1);
                 }
                 "connected"
             }

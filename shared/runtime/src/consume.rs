@@ -133,10 +133,16 @@ impl Consumer {
 
     async fn pull_one(&self) -> anyhow::Result<Option<Delivery>> {
         let consumer = self.bind().await?;
+        let mut reconnects = self.bus.watch_reconnects();
         // Several requests on one binding: making it costs a round trip.
         for _ in 0..64 {
             let mut messages = consumer.batch().max_messages(1).expires(Duration::from_secs(20)).messages().await?;
-            match messages.next().await {
+            let next = tokio::select! {
+                next = messages.next() => next,
+                // The server that had the request is gone, and the request with it.
+                _ = reconnects.changed() => return Ok(None),
+            };
+            match next {
                 Some(Ok(message)) => return Ok(delivery(self.spec.stream, message)),
                 Some(Err(error)) => anyhow::bail!("{error}"),
                 None => {}

@@ -12,6 +12,7 @@ pub mod consume;
 pub mod follow;
 pub mod instruments;
 pub mod presence;
+pub mod processes;
 pub mod rpc;
 pub mod service;
 pub mod stored;

@@ -24,12 +24,14 @@ pub struct Presence {
 type Beats = HashMap<(String, Name), (Beat, BootInstant)>;
 
 impl Presence {
-    /// Starts to listen for beats.
+    /// Starts to listen for beats, and asks for those that were before.
     pub fn watch(bus: &Bus, tasks: &Tasks) -> Self {
         let presence = Self::default();
         let (bus, stop, own) = (bus.clone(), tasks.stopping().clone(), presence.clone());
         tasks.spawn("presence", async move {
             let mut beats = bus.subscribe(subject::BEATS).await?;
+            // Without this, everyone would count as absent until their next beat.
+            bus.tell(subject::ROLL_CALL, &()).await;
             while let Some(Some(message)) = stop.run_until_cancelled(beats.next()).await {
                 if let Ok(beat) = serde_json::from_slice::<Beat>(&message.body) {
                     own.note(beat);
@@ -67,15 +69,21 @@ impl Presence {
     }
 }
 
-/// Beats for ever; `beat` is asked each time.
+/// Beats for ever, and at once when somebody has begun to listen; `beat` is asked each time.
 pub fn beat(bus: &Bus, tasks: &Tasks, beat: impl Fn() -> Beat + Send + 'static) {
     let (bus, stop) = (bus.clone(), tasks.stopping().clone());
     tasks.spawn("beat", async move {
+        let mut calls = bus.subscribe(subject::ROLL_CALL).await?;
         loop {
             let now = beat();
             bus.tell(&subject::beat(&now.kind, &now.id), &now).await;
-            if stop.run_until_cancelled(tokio::time::sleep(BEAT)).await.is_none() {
-                return Ok(());
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(BEAT) => {}
+                // A closed connection ends the process soon; until then the clock alone counts.
+                call = calls.next() => if call.is_none() && stop.run_until_cancelled(tokio::time::sleep(BEAT)).await.is_none() {
+                    return Ok(());
+                }
             }
         }
     });

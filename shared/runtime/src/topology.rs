@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::{AckPolicy, Config as ConsumerConfig, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType};
 use hopyard_contract::topology::{ConsumerSpec, Retention, STREAMS, StreamSpec};
 
@@ -111,11 +111,7 @@ impl Topology {
                 anyhow::anyhow!("consumer {} of {} is missing: run `hopyard topology apply`: {e}", spec.durable, spec.stream)
             })?,
         };
-        let actual = &consumer.info().await?.config;
-        if actual.filter_subject != wanted.filter_subject
-            || actual.ack_wait != wanted.ack_wait
-            || actual.max_ack_pending != wanted.max_ack_pending
-        {
+        if !is_as_wanted(&wanted, &consumer.info().await?.config) {
             bail!("consumer {} of {} differs from the table: run `hopyard topology apply`", spec.durable, spec.stream);
         }
         Ok(consumer)
@@ -133,6 +129,27 @@ impl Topology {
                     differences(&self.stream_config(spec), &stream.cached_info().config).into_iter().map(|d| format!("{}: {d}", spec.name)),
                 ),
                 Err(error) => lines.push(format!("{}: missing ({error})", spec.name)),
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Which of these durable consumers are missing or differ from the table, one line each.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn diff_consumers(&self, bus: &Bus, specs: &[ConsumerSpec]) -> anyhow::Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for spec in specs {
+            // A missing stream has its own line, and its consumers are gone with it.
+            let Ok(stream) = bus.jetstream().get_stream(spec.stream).await else { continue };
+            match stream.get_consumer::<pull::Config>(&spec.durable).await {
+                Ok(mut consumer) => {
+                    if !is_as_wanted(&consumer_config(spec, self.replicas), &consumer.info().await?.config) {
+                        lines.push(format!("consumer {} of {}: differs from the table", spec.durable, spec.stream));
+                    }
+                }
+                Err(error) => lines.push(format!("consumer {} of {}: missing ({error})", spec.durable, spec.stream)),
             }
         }
         Ok(lines)
@@ -163,6 +180,10 @@ fn consumer_config(spec: &ConsumerSpec, replicas: usize) -> pull::Config {
         inactive_threshold: Duration::ZERO,
         ..Default::default()
     }
+}
+
+fn is_as_wanted(wanted: &pull::Config, actual: &ConsumerConfig) -> bool {
+    actual.filter_subject == wanted.filter_subject && actual.ack_wait == wanted.ack_wait && actual.max_ack_pending == wanted.max_ack_pending
 }
 
 fn differences(wanted: &StreamConfig, actual: &StreamConfig) -> Vec<String> {

@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Names with this prefix are Hopyard's own.
 pub const RESERVED_PREFIX: &str = "HOPYARD_";
-/// The variable by which the processes of an attempt are recognised.
-pub const ATTEMPT: &str = "HOPYARD_ATTEMPT";
+pub use hopyard_runtime::processes::ATTEMPT;
 
 /// Who the step is and which places belong to it.
 #[derive(Debug, Clone)]
@@ -168,10 +167,7 @@ fn check_interpreter(script: PathBuf, cwd: &Path) -> Result<PathBuf, ProgramErro
         let line = String::from_utf8_lossy(line);
         let interpreter = line.split_whitespace().next().unwrap_or_default();
         if !interpreter.is_empty() && !cwd.join(interpreter).exists() {
-            return Err(ProgramError::Interpreter {
-                interpreter: interpreter.to_owned(),
-                script: script.display().to_string(),
-            });
+            return Err(ProgramError::Interpreter { interpreter: interpreter.to_owned(), script: script.display().to_string() });
         }
     }
     Ok(script)
@@ -182,16 +178,7 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity<'static> {
-        Identity {
-            run: "r",
-            step: "s",
-            attempt: "r.s.1",
-            workflow: "w",
-            workspace: "/ws",
-            output: "/out",
-            home: "/home",
-            tmp: "/tmp/x",
-        }
+        Identity { run: "r", step: "s", attempt: "r.s.1", workflow: "w", workspace: "/ws", output: "/out", home: "/home", tmp: "/tmp/x" }
     }
 
     #[test]
@@ -222,9 +209,7 @@ mod tests {
 
     #[test]
     fn names_and_values_no_process_can_have_are_refused() {
-        let with = |name: &str, value: &str| {
-            build(&identity(), None, &BTreeMap::from([(name.to_owned(), value.to_owned())])).unwrap_err()
-        };
+        let with = |name: &str, value: &str| build(&identity(), None, &BTreeMap::from([(name.to_owned(), value.to_owned())])).unwrap_err();
         assert_eq!(with("", "x"), EnvironmentError::Name(String::new()));
         assert_eq!(with("A=B", "x"), EnvironmentError::Name("A=B".to_owned()));
         assert_eq!(with("A", "x\0"), EnvironmentError::Value("A".to_owned()));

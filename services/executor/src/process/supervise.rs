@@ -54,11 +54,7 @@ impl std::fmt::Debug for Supervision {
 }
 
 impl Supervision {
-    pub(super) fn start(
-        spec: ProcessSpec,
-        inbox: mpsc::UnboundedReceiver<Command>,
-        publish: watch::Sender<State>,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn start(spec: ProcessSpec, inbox: mpsc::UnboundedReceiver<Command>, publish: watch::Sender<State>) -> anyhow::Result<Self> {
         prepare(&spec.dir).with_context(|| format!("prepare spool directory {}", spec.dir.display()))?;
         let (ours, theirs) = StdUnixStream::pair().context("make the control socket")?;
         ours.set_nonblocking(true)?;

@@ -39,11 +39,7 @@ fn records_keep_arrival_order_and_any_offset_can_be_read() {
         let chunks = SpoolReader::open_at(&spool.path, from).unwrap().records().map(Result::unwrap);
         chunks.map(|chunk| (chunk.offset, chunk.stream, String::from_utf8(chunk.bytes).unwrap())).collect::<Vec<_>>()
     };
-    let whole = [
-        (0, Stream::Stdout, "abc".to_owned()),
-        (3, Stream::Stderr, "de".to_owned()),
-        (5, Stream::Stdout, "f".to_owned()),
-    ];
+    let whole = [(0, Stream::Stdout, "abc".to_owned()), (3, Stream::Stderr, "de".to_owned()), (5, Stream::Stdout, "f".to_owned())];
     assert_eq!(read(0), whole);
     assert_eq!(read(3), whole[1..]);
     assert_eq!(read(4), [(4, Stream::Stderr, "e".to_owned()), whole[2].clone()]);

@@ -180,10 +180,7 @@ impl SpoolWriter {
             self.tail_bytes -= cut;
             if self.dropped == 0 {
                 // Said when it happens, so that who follows the log knows why it stands still.
-                self.mark(&format!(
-                    "log limit of {} bytes reached, of what follows only the last {TAIL_BYTES} bytes are kept",
-                    self.cap
-                ));
+                self.mark(&format!("log limit of {} bytes reached, of what follows only the last {TAIL_BYTES} bytes are kept", self.cap));
             }
             self.dropped += cut as u64;
         }

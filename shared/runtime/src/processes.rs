@@ -1,0 +1,187 @@
+//! Processes as `/proc` shows them, and the mark by which those of an attempt are found wherever they went.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::{Pid, getpid};
+
+use crate::clock::BootInstant;
+
+/// Variable in the environment of everything that an attempt starts; its value is `<run>.<step>.<attempt>`.
+pub const ATTEMPT: &str = "HOPYARD_ATTEMPT";
+
+/// How long [`kill_marked`] waits for killed processes to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// One process; ids as the kernel counts them here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: i32,
+    /// Its parent, or the nearest living subreaper.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Its session.
+    pub session: i32,
+    /// Whether it has ended and only waits to be reaped.
+    pub zombie: bool,
+}
+
+/// What a sweep did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Processes that were found and ended.
+    pub killed: usize,
+    /// Processes that are still there: uninterruptible, or of another user.
+    pub alive: Vec<i32>,
+}
+
+/// All processes that can be seen, in no order. Processes that end meanwhile are left out.
+///
+/// # Errors
+/// When `/proc` cannot be listed.
+pub fn all() -> io::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat"))
+            && let Some(process) = parse_stat(pid, &stat)
+        {
+            found.push(process);
+        }
+    }
+    Ok(found)
+}
+
+fn parse_stat(pid: i32, stat: &str) -> Option<Process> {
+    // The command name may itself hold spaces and parentheses; nothing after it does.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next()?;
+    let mut number = || fields.next()?.parse().ok();
+    Some(Process { pid, parent: number()?, group: number()?, session: number()?, zombie: matches!(state, "Z" | "X") })
+}
+
+/// Living descendants of `root`, itself not among them.
+pub fn descendants(all: &[Process], root: i32) -> Vec<Process> {
+    let mut tree = HashSet::from([root]);
+    grow(all, &mut tree);
+    all.iter().filter(|process| process.pid != root && !process.zombie && tree.contains(&process.pid)).copied().collect()
+}
+
+/// Adds the descendants of everything in `tree`.
+fn grow(all: &[Process], tree: &mut HashSet<i32>) {
+    loop {
+        let before = tree.len();
+        for process in all {
+            if tree.contains(&process.parent) {
+                tree.insert(process.pid);
+            }
+        }
+        if tree.len() == before {
+            return;
+        }
+    }
+}
+
+/// Kills what is left of an attempt whose shim is gone, and waits until it is gone too. Blocks for up to five seconds.
+///
+/// Found are the processes whose first environment holds `HOPYARD_ATTEMPT=<attempt>`, those in the `session` of the
+/// attempt's shim, all members of a session that such a process leads, and all descendants of these.
+///
+/// # Errors
+/// When `/proc` cannot be listed.
+pub fn kill_marked(attempt: &str, session: Option<i32>) -> io::Result<Swept> {
+    let began = BootInstant::now();
+    let mut seen = HashSet::new();
+    loop {
+        let alive = marked(&all()?, attempt, session);
+        seen.extend(alive.iter().map(|process| process.pid));
+        if alive.is_empty() || began.elapsed() >= GONE_WITHIN {
+            let alive: Vec<_> = alive.iter().map(|process| process.pid).collect();
+            return Ok(Swept { killed: seen.len() - alive.len(), alive });
+        }
+        for process in &alive {
+            // One by one: the group of a marked process may hold others if the mark was inherited by hand.
+            if let Err(error) = signal::kill(Pid::from_raw(process.pid), Signal::SIGKILL)
+                && error != Errno::ESRCH
+            {
+                tracing::debug!(pid = process.pid, %error, "cannot kill a left-over process");
+            }
+        }
+        // The kernel says nothing when a process that is not our child is gone.
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn marked(all: &[Process], attempt: &str, session: Option<i32>) -> Vec<Process> {
+    let me = getpid().as_raw();
+    let mut tree: HashSet<i32> = all
+        .iter()
+        .filter(|process| session == Some(process.session) || is_marked(process.pid, |mark| mark == attempt))
+        .map(|process| process.pid)
+        .collect();
+    loop {
+        grow(all, &mut tree);
+        let before = tree.len();
+        let led: HashSet<i32> = all
+            .iter()
+            .filter(|process| process.session == process.pid && tree.contains(&process.pid))
+            .map(|process| process.session)
+            .collect();
+        tree.extend(all.iter().filter(|process| led.contains(&process.session)).map(|process| process.pid));
+        if tree.len() == before {
+            break;
+        }
+    }
+    all.iter().filter(|process| process.pid != me && !process.zombie && tree.contains(&process.pid)).copied().collect()
+}
+
+/// Whether the first environment of a process holds the mark of an attempt that `matches`.
+pub fn is_marked(pid: i32, matches: impl Fn(&str) -> bool) -> bool {
+    // Unreadable means that it belongs to another user, so that it is none of ours.
+    let Ok(env) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    let mut entries = env.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok());
+    entries.any(|entry| entry.split_once('=').is_some_and(|(name, value)| name == ATTEMPT && matches(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: i32, parent: i32) -> Process {
+        Process { pid, parent, group: pid, session: 1, zombie: false }
+    }
+
+    #[test]
+    fn a_name_full_of_traps_does_not_hide_a_process() {
+        let stat = "42 (a) R 1 (x) y) S 7 8 9 0 -1 4194560 1";
+        let expected = Process { pid: 42, parent: 7, group: 8, session: 9, zombie: false };
+        assert_eq!(parse_stat(42, stat), Some(expected));
+        assert!(parse_stat(42, "42 (x) Z 7 8 9 0").unwrap().zombie);
+        assert_eq!(parse_stat(42, "42 (x"), None);
+    }
+
+    #[test]
+    fn descendants_are_found_in_any_order_and_without_the_dead() {
+        let dead = Process { zombie: true, ..process(13, 10) };
+        let all = [process(12, 11), process(11, 10), dead, process(14, 13), process(10, 1), process(20, 1)];
+        let mut found: Vec<_> = descendants(&all, 10).iter().map(|process| process.pid).collect();
+        found.sort_unstable();
+        assert_eq!(found, [11, 12, 14]);
+    }
+
+    #[test]
+    fn this_process_is_in_the_list_with_its_parent() {
+        let me = getpid().as_raw();
+        let found = all().unwrap().into_iter().find(|process| process.pid == me).unwrap();
+        assert_eq!(found.parent, nix::unistd::getppid().as_raw());
+        assert!(!found.zombie);
+    }
+}
