@@ -323,7 +323,23 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "a", "env.X", "inputs", "steps.a", "system('x')", "completed(1)", "1 +", "inputs.a ==", "(always()", "'open", "a;b", "inputs.x == 1 == 2", &"(".repeat(100), &"x".repeat(3000)] {
+        for text in [
+            "",
+            "a",
+            "env.X",
+            "inputs",
+            "steps.a",
+            "system('x')",
+            "completed(1)",
+            "1 +",
+            "inputs.a ==",
+            "(always()",
+            "'open",
+            "a;b",
+            "inputs.x == 1 == 2",
+            &"(".repeat(100),
+            &"x".repeat(3000),
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

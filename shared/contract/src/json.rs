@@ -154,7 +154,18 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_syntax() {
-        for body in [&b""[..], b"{", b"{} x", b"\xef\xbb\xbf{}", b"{\"a\":\"\xff\"}", b"NaN", b"[01]", b"\"\\ud800\"", b"{\"a\":\"\x00\"}", b"\xff\xfe{\x00}\x00"] {
+        for body in [
+            &b""[..],
+            b"{",
+            b"{} x",
+            b"\xef\xbb\xbf{}",
+            b"{\"a\":\"\xff\"}",
+            b"NaN",
+            b"[01]",
+            b"\"\\ud800\"",
+            b"{\"a\":\"\x00\"}",
+            b"\xff\xfe{\x00}\x00",
+        ] {
             assert_eq!(code(body), "json_syntax", "{}", String::from_utf8_lossy(body));
         }
     }

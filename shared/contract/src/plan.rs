@@ -89,6 +89,8 @@ pub struct Step {
 pub enum Work {
     /// A script for `sh -e`, or for the interpreter its first line names by `#!`.
     Shell(String),
+    /// Hands the run's work over to its repository. It is not written in definitions: it follows from their `result`.
+    Deliver(Deliver),
 }
 
 impl Work {
@@ -96,8 +98,20 @@ impl Work {
     pub fn kind(&self) -> StepKind {
         match self {
             Self::Shell(_) => StepKind::Shell,
+            Self::Deliver(_) => StepKind::Deliver,
         }
     }
+}
+
+/// How the last step of a run hands its work over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Deliver {
+    /// Whether the run's branch is pushed.
+    #[serde(default)]
+    pub push: bool,
+    /// Branch that receives the work, or `base` for the branch the run started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<String>,
 }
 
 /// Which directory a run works in.
@@ -238,6 +252,14 @@ impl ResultSpec {
     }
 }
 
+impl ResultSpec {
+    /// The step that this asks for, if any.
+    pub fn delivery(&self) -> Option<Deliver> {
+        let merge = (self.merge != "none").then(|| self.merge.clone());
+        (self.push || merge.is_some()).then_some(Deliver { push: self.push, merge })
+    }
+}
+
 impl Default for ResultSpec {
     fn default() -> Self {
         Self { branch: Self::default_branch(), push: false, merge: Self::no_merge() }
@@ -257,6 +279,32 @@ impl Plan {
         serde_json::from_value(value).map_err(|e| format!("the stored plan does not fit its shape: {e}"))
     }
 
+    /// Adds the step that `result` asks for; a plan that has it, or needs none, stays as it is.
+    ///
+    /// It comes after all others and runs when none of them failed: a step that was skipped by its own condition does not
+    /// keep the work back.
+    pub fn add_delivery(&mut self) {
+        let there = self.steps.iter().any(|s| s.work.kind() == StepKind::Deliver);
+        let Some(deliver) = self.result.delivery().filter(|_| !there) else { return };
+        let more = (2..).map(|n| format!("deliver-result-{n}"));
+        let mut ids = ["deliver", "deliver-result"].into_iter().map(str::to_owned).chain(more);
+        let id = ids.find(|id| self.step(id).is_none()).expect("a plan has finitely many steps");
+        // The workspace is at the executor of the other steps, so the pool has to be theirs.
+        let pool = self.steps.last().and_then(|s| s.pool.clone());
+        self.steps.push(Step {
+            id: id.parse().expect("a short name of letters, digits and dashes"),
+            needs: self.steps.iter().map(|s| s.id.clone()).collect(),
+            condition: Some("!failed()".to_owned()),
+            pool,
+            env: BTreeMap::new(),
+            timeout: None,
+            idle_timeout: None,
+            grace: None,
+            retry: None,
+            work: Work::Deliver(deliver),
+        });
+    }
+
     /// The step with this id.
     pub fn step(&self, id: &str) -> Option<&Step> {
         self.steps.iter().find(|s| s.id.as_str() == id)
@@ -265,5 +313,29 @@ impl Plan {
     /// Content hash: lower-case hex SHA-256 of the canonical JSON.
     pub fn hash(&self) -> String {
         crate::json::hash(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Covers P3. One file per released version; a file is added with a version and never changed.
+    #[test]
+    fn a_stored_plan_of_every_released_version_is_read() {
+        let stored = [(1, include_str!("plan/golden/v1.json"))];
+        assert_eq!(stored.map(|(v, _)| v).last(), Some(&PLAN_VERSION), "the current version has its file");
+        for (version, text) in stored {
+            let plan = Plan::from_stored(serde_json::from_str(text).unwrap()).unwrap_or_else(|e| panic!("version {version}: {e}"));
+            assert_eq!(check::check(&plan), [], "version {version}");
+            assert_eq!(plan.steps.len(), 2, "version {version}");
+            assert_eq!(plan.steps[1].retry.as_ref().map(|r| r.max_attempts), Some(2), "version {version}");
+        }
+    }
+
+    #[test]
+    fn a_plan_of_a_newer_version_is_refused_by_name() {
+        let refused = Plan::from_stored(serde_json::json!({"v": PLAN_VERSION + 1, "name": "w", "steps": []}));
+        assert!(refused.unwrap_err().contains(&format!("version {}", PLAN_VERSION + 1)));
     }
 }

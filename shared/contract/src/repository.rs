@@ -119,7 +119,15 @@ fn is_private(host: &str) -> bool {
         return false;
     }
     match lower.parse::<std::net::Ipv4Addr>() {
-        Ok(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || is_shared(ip),
+        Ok(ip) => {
+            ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_broadcast()
+                || ip.is_multicast()
+                || is_shared(ip)
+        }
         Err(_) => true,
     }
 }
@@ -195,14 +203,35 @@ mod tests {
         ] {
             assert_eq!(check_url(url).map_err(|(c, _)| c), Err(code), "{url}");
         }
-        for url in ["https://example.org/a/b.git", "ssh://git@example.org:2222/a", "git@example.org:a/b.git", "/srv/git/a.git", "https://8.8.8.8/x"] {
+        for url in [
+            "https://example.org/a/b.git",
+            "ssh://git@example.org:2222/a",
+            "git@example.org:a/b.git",
+            "/srv/git/a.git",
+            "https://8.8.8.8/x",
+        ] {
             assert_eq!(check_url(url), Ok(()), "{url}");
         }
     }
 
     #[test]
     fn refs_follow_git() {
-        for bad in ["-x", "--help", "a..b", "a.lock", "a b", "@{1}", "refs/heads/--x", "HEAD^", "a//b", "/a", "a/", ".a", "a\u{7}", &"x".repeat(300)] {
+        for bad in [
+            "-x",
+            "--help",
+            "a..b",
+            "a.lock",
+            "a b",
+            "@{1}",
+            "refs/heads/--x",
+            "HEAD^",
+            "a//b",
+            "/a",
+            "a/",
+            ".a",
+            "a\u{7}",
+            &"x".repeat(300),
+        ] {
             assert!(check_ref(bad).is_err(), "{bad}");
         }
         for good in ["main", "refs/heads/main", "v1.0", "feature/x-1", "0123456789abcdef0123456789abcdef01234567", "HEAD"] {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::id::{Name, RunId};
+use crate::message::Restore;
 use crate::plan::{Budget, ConcurrencyPolicy, Plan};
 use crate::repository::RepoSpec;
 use crate::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, RunStatus, StepStatus};
@@ -97,6 +98,9 @@ pub struct Run {
     pub late_usage: Option<Usage>,
     /// What the run hands back; latest snapshot while it runs, final afterwards.
     pub result: Option<GitResult>,
+    /// Kept work of the session's earlier runs, which the first workspace starts from unless its directory is still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
     /// Number of the current workspace; 0 before the first.
     pub generation: u32,
     /// Executor that holds the current workspace.
@@ -286,6 +290,21 @@ pub struct ChangedFile {
     pub insertions: u64,
     /// Lines removed; 0 for binary files.
     pub deletions: u64,
+}
+
+impl Run {
+    /// The work that another workspace starts from; absent while nothing has been kept.
+    pub fn kept_work(&self) -> Option<Restore> {
+        let Some(result) = &self.result else { return self.restore.clone() };
+        match &self.restore {
+            // Nothing changed since: the earlier run's bundle holds the commit.
+            Some(earlier) if result.bundle.is_none() && earlier.commit == result.head => Some(earlier.clone()),
+            earlier => {
+                let origin = earlier.as_ref().and_then(|r| r.origin.clone()).or_else(|| self.commit.clone());
+                Some(Restore { commit: result.head.clone(), bundle: result.bundle.clone(), origin })
+            }
+        }
+    }
 }
 
 impl RunState {

@@ -232,5 +232,7 @@ words! {
         Approval = "approval",
         /// Runs another workflow.
         Workflow = "workflow",
+        /// Pushes or merges the run's work; follows from a definition's `result`.
+        Deliver = "deliver",
     }
 }

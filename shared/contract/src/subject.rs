@@ -8,6 +8,8 @@ pub const CMD: &str = "hopyard.cmd.>";
 pub const API_SUBMIT: &str = "hopyard.api.submit.*";
 /// Wildcard over beats.
 pub const BEATS: &str = "hopyard.beat.>";
+/// Asks everyone for a beat at once; nothing in the body is read.
+pub const ROLL_CALL: &str = "hopyard.rollcall";
 
 /// `hopyard.cmd.submit.<ns>`: a submission whose answer is a receipt.
 pub fn cmd_submit(namespace: &Name) -> String {
@@ -120,8 +122,18 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: &'static [Self] =
-        &[Self::Hello, Self::Accept, Self::Claim, Self::Renew, Self::Pin, Self::Kill, Self::Drain, Self::PutDefinition, Self::Workspaces, Self::Status];
+    pub const ALL: &'static [Self] = &[
+        Self::Hello,
+        Self::Accept,
+        Self::Claim,
+        Self::Renew,
+        Self::Pin,
+        Self::Kill,
+        Self::Drain,
+        Self::PutDefinition,
+        Self::Workspaces,
+        Self::Status,
+    ];
 
     /// The written form.
     pub const fn as_str(self) -> &'static str {

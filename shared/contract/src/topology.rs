@@ -142,12 +142,26 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 
 /// Consumer of the doors.
 pub fn ingest() -> ConsumerSpec {
-    ConsumerSpec { stream: CMD.name, durable: "ingest".to_owned(), filter: None, ack_wait: ACK_WAIT, max_ack_pending: 1024, from_now: false }
+    ConsumerSpec {
+        stream: CMD.name,
+        durable: "ingest".to_owned(),
+        filter: None,
+        ack_wait: ACK_WAIT,
+        max_ack_pending: 1024,
+        from_now: false,
+    }
 }
 
 /// Consumer of the schedulers.
 pub fn scheduler() -> ConsumerSpec {
-    ConsumerSpec { stream: RESULT.name, durable: "scheduler".to_owned(), filter: None, ack_wait: ACK_WAIT, max_ack_pending: 4096, from_now: false }
+    ConsumerSpec {
+        stream: RESULT.name,
+        durable: "scheduler".to_owned(),
+        filter: None,
+        ack_wait: ACK_WAIT,
+        max_ack_pending: 4096,
+        from_now: false,
+    }
 }
 
 /// Consumer of a pool's executors.
@@ -164,7 +178,14 @@ pub fn executors(pool: &Name) -> ConsumerSpec {
 
 /// Consumer of the metrics service.
 pub fn metrics() -> ConsumerSpec {
-    ConsumerSpec { stream: EVENT.name, durable: "metrics".to_owned(), filter: None, ack_wait: ACK_WAIT, max_ack_pending: 4096, from_now: false }
+    ConsumerSpec {
+        stream: EVENT.name,
+        durable: "metrics".to_owned(),
+        filter: None,
+        ack_wait: ACK_WAIT,
+        max_ack_pending: 4096,
+        from_now: false,
+    }
 }
 
 /// Consumer of a host's janitor.

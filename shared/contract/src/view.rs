@@ -329,7 +329,8 @@ impl RunView {
     /// The view of a whole run.
     pub fn of(state: &RunState) -> Self {
         let mut view = Self::of_row(&state.run);
-        let outputs: BTreeMap<_, _> = state.steps.iter().filter(|s| !s.outputs.is_empty()).map(|s| (s.id.clone(), s.outputs.clone())).collect();
+        let outputs: BTreeMap<_, _> =
+            state.steps.iter().filter(|s| !s.outputs.is_empty()).map(|s| (s.id.clone(), s.outputs.clone())).collect();
         if let Some(result) = &mut view.result {
             result.outputs = outputs;
         } else if !outputs.is_empty() {
@@ -354,7 +355,11 @@ impl RunView {
             error: run.error.clone(),
             labels: run.labels.clone(),
             inputs: run.inputs.clone(),
-            repo: run.repo.as_ref().map(|r: &RepoSpec| RepoView { url: r.url.clone(), reference: r.reference.clone(), commit: run.commit.clone() }),
+            repo: run.repo.as_ref().map(|r: &RepoSpec| RepoView {
+                url: r.url.clone(),
+                reference: r.reference.clone(),
+                commit: run.commit.clone(),
+            }),
             priority: run.priority,
             pool: run.pool.clone(),
             session: run.session.clone(),

@@ -65,12 +65,13 @@ fn read(source: &str) -> Result<Definition, Vec<FieldError>> {
         let mut reader = Reader::new(errors);
         let plan = workflow::read(&mut reader, root);
         errors = reader.into_errors();
-        if let Some(plan) = plan {
+        if let Some(mut plan) = plan {
             // Beyond the limit the graph is not looked at: its checks are made for plans that can exist.
             if plan.steps.len() <= MAX_STEPS {
                 check_plan(&plan, root, &mut errors);
             }
             if errors.is_empty() {
+                plan.add_delivery();
                 let hash = hex::encode(Sha256::digest(source));
                 return Ok(Definition { plan, hash, source: source.to_owned() });
             }

@@ -69,7 +69,11 @@ pub(crate) fn read(source: &str) -> Document {
     }
     let text = source.strip_prefix('\u{feff}').unwrap_or(source);
     // JSON has escapes that YAML lacks (surrogate pairs), so JSON text has a reader of its own.
-    if text.trim_start().starts_with('{') && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok() { json::read(text) } else { yaml::read(text) }
+    if text.trim_start().starts_with('{') && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok() {
+        json::read(text)
+    } else {
+        yaml::read(text)
+    }
 }
 
 /// YAML allows only printable characters; the others are found here, all of them and with their places.
@@ -139,9 +143,9 @@ impl Node {
             Kind::Null | Kind::Broken => Value::Null,
             Kind::Bool(value) => Value::Bool(*value),
             Kind::Text(text) => Value::String(text.clone()),
-            Kind::Number(text) => {
-                Value::Number(scalar::to_number(text).ok_or_else(|| (self.at, format!("`{text}` is outside of the numbers that are kept exactly")))?)
-            }
+            Kind::Number(text) => Value::Number(
+                scalar::to_number(text).ok_or_else(|| (self.at, format!("`{text}` is outside of the numbers that are kept exactly")))?,
+            ),
             Kind::List(items) => Value::Array(items.iter().map(Self::to_json).collect::<Result<_, _>>()?),
             Kind::Map(entries) => {
                 let mut map = serde_json::Map::new();

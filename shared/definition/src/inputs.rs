@@ -98,7 +98,12 @@ fn read_one(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Value> {
         }
         known = false;
         if entry.key.starts_with('$') {
-            reader.error("schema", &at(), format!("`{}` is not allowed: the schema of an input stands alone", short(&entry.key)), entry.key_at);
+            reader.error(
+                "schema",
+                &at(),
+                format!("`{}` is not allowed: the schema of an input stands alone", short(&entry.key)),
+                entry.key_at,
+            );
         } else {
             let hint = did_you_mean(&entry.key, KEYWORDS);
             reader.error("unknown_field", &at(), format!("`{}` is no keyword of JSON Schema{hint}", short(&entry.key)), entry.key_at);
@@ -145,7 +150,9 @@ fn node_of<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
 fn reference(schema: &Value) -> Option<&str> {
     match schema {
         Value::Object(map) => map.iter().find_map(|(key, value)| match key.as_str() {
-            "$ref" | "$dynamicRef" | "$recursiveRef" | "$schema" | "$id" | "$anchor" | "$dynamicAnchor" | "$vocabulary" => Some(key.as_str()),
+            "$ref" | "$dynamicRef" | "$recursiveRef" | "$schema" | "$id" | "$anchor" | "$dynamicAnchor" | "$vocabulary" => {
+                Some(key.as_str())
+            }
             "default" | "const" | "enum" | "examples" => None,
             _ => reference(value),
         }),
@@ -199,7 +206,9 @@ fn check(schema: &Value, value: &Value, pointer: &str, errors: &mut Vec<FieldErr
     let validator = match compile(schema) {
         Ok(validator) => validator,
         // Only a plan that did not come through this crate can have such a schema.
-        Err((_, detail)) => return errors.push(FieldError::new("invalid_input", pointer, format!("the input's schema is not valid: {detail}"))),
+        Err((_, detail)) => {
+            return errors.push(FieldError::new("invalid_input", pointer, format!("the input's schema is not valid: {detail}")));
+        }
     };
     // Beyond 64 bits a JSON reader keeps a float, which is another number than the one that was written.
     let is_integer = schema.get("type").and_then(Value::as_str) == Some("integer");

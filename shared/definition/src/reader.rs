@@ -61,7 +61,9 @@ impl Reader {
         }
         let hint = match &node.kind {
             Kind::Number(_) | Kind::Bool(_) if expected == "a text" => "; put it in quotes",
-            Kind::Text(text) if expected == "true or false" && matches!(text.to_ascii_lowercase().as_str(), "yes" | "no" | "on" | "off" | "y" | "n") => {
+            Kind::Text(text)
+                if expected == "true or false" && matches!(text.to_ascii_lowercase().as_str(), "yes" | "no" | "on" | "off" | "y" | "n") =>
+            {
                 "; `yes`, `no`, `on` and `off` are texts"
             }
             _ => "",
@@ -79,7 +81,12 @@ impl Reader {
         let entries = self.map(node, pointer)?;
         for entry in entries.iter().filter(|e| !known.contains(&e.key.as_str())) {
             let hint = did_you_mean(&entry.key, known.iter().copied());
-            self.error("unknown_field", &format!("{pointer}/{}", escape(&entry.key)), format!("there is no field `{}`{hint}", short(&entry.key)), entry.key_at);
+            self.error(
+                "unknown_field",
+                &format!("{pointer}/{}", escape(&entry.key)),
+                format!("there is no field `{}`{hint}", short(&entry.key)),
+                entry.key_at,
+            );
         }
         Some(Fields { entries, at: node.at })
     }
@@ -177,7 +184,11 @@ impl Reader {
                 return None;
             }
         };
-        read.map_err(|error| self.error("duration", pointer, error.to_string(), node.at)).ok()
+        read.map_err(|error| {
+            let code = if error == NotASpan::Range { "range" } else { "duration" };
+            self.error(code, pointer, error.to_string(), node.at);
+        })
+        .ok()
     }
 
     /// One word of a vocabulary.

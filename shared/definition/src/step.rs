@@ -11,6 +11,9 @@ use crate::retry::{self, Limits};
 pub(crate) const FIELDS: [&str; 14] =
     ["id", "needs", "if", "pool", "env", "timeout", "idle_timeout", "grace", "retry", "shell", "llm", "agent", "approval", "workflow"];
 
+/// What a step of a definition may do, in the order in which problems name them.
+const KINDS: [StepKind; 5] = [StepKind::Shell, StepKind::Llm, StepKind::Agent, StepKind::Approval, StepKind::Workflow];
+
 /// Stands for a script that could not be read, so that the rest of the graph is still checked.
 const PLACEHOLDER: &str = ":";
 
@@ -40,7 +43,18 @@ fn bare(index: usize) -> Step {
     // Longer than any name in a definition, so it never collides with one that was read.
     let id: Name = format!("__unreadable_{index}_{}", "_".repeat(40)).parse().expect("at most 64 allowed characters");
     let work = Work::Shell(PLACEHOLDER.to_owned());
-    Step { id, needs: Vec::new(), condition: None, pool: None, env: Default::default(), timeout: None, idle_timeout: None, grace: None, retry: None, work }
+    Step {
+        id,
+        needs: Vec::new(),
+        condition: None,
+        pool: None,
+        env: Default::default(),
+        timeout: None,
+        idle_timeout: None,
+        grace: None,
+        retry: None,
+        work,
+    }
 }
 
 /// A list of step ids, or one id as a text.
@@ -60,7 +74,7 @@ fn needs(reader: &mut Reader, node: &Node, pointer: &str) -> Vec<Name> {
 
 /// Exactly one of the kinds, and only those that this version carries out.
 fn work(reader: &mut Reader, fields: &Fields<'_>, pointer: &str) -> Option<Work> {
-    let kinds: Vec<_> = StepKind::ALL.iter().filter_map(|k| Some((*k, fields.entry(k.as_str())?))).collect();
+    let kinds: Vec<_> = KINDS.iter().filter_map(|k| Some((*k, fields.entry(k.as_str())?))).collect();
     match kinds.as_slice() {
         [(StepKind::Shell, entry)] => {
             let pointer = format!("{pointer}/shell");
@@ -89,5 +103,5 @@ fn work(reader: &mut Reader, fields: &Fields<'_>, pointer: &str) -> Option<Work>
 }
 
 fn words() -> String {
-    StepKind::ALL.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(", ")
+    KINDS.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(", ")
 }

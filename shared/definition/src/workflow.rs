@@ -1,7 +1,9 @@
 //! The top level of a definition.
 
 use hopyard_contract::money;
-use hopyard_contract::plan::{Budget, Concurrency, ConcurrencyPolicy, MAX_STEPS, PLAN_VERSION, Plan, ResultSpec, WorkspaceMode, WorkspaceSpec};
+use hopyard_contract::plan::{
+    Budget, Concurrency, ConcurrencyPolicy, MAX_STEPS, PLAN_VERSION, Plan, ResultSpec, WorkspaceMode, WorkspaceSpec,
+};
 use hopyard_contract::template::{self, Part};
 use hopyard_contract::{Name, repository};
 
@@ -11,7 +13,8 @@ use crate::reader::{Fields, Reader};
 use crate::retry::{self, Limits};
 use crate::step;
 
-pub(crate) const FIELDS: [&str; 11] = ["version", "name", "inputs", "workspace", "budget", "concurrency", "timeout", "defaults", "env", "steps", "result"];
+pub(crate) const FIELDS: [&str; 11] =
+    ["version", "name", "inputs", "workspace", "budget", "concurrency", "timeout", "defaults", "env", "steps", "result"];
 pub(crate) const WORKSPACE_FIELDS: [&str; 1] = ["mode"];
 pub(crate) const BUDGET_FIELDS: [&str; 3] = ["cost_usd", "turns", "time"];
 pub(crate) const CONCURRENCY_FIELDS: [&str; 3] = ["key", "limit", "policy"];
@@ -157,7 +160,11 @@ fn result(reader: &mut Reader, node: &Node) -> ResultSpec {
     let branch = fields.get("branch").and_then(|n| branch(reader, n));
     let push = fields.get("push").and_then(|n| reader.boolean(n, "/result/push"));
     let merge = fields.get("merge").and_then(|n| reader.text(n, "/result/merge"));
-    ResultSpec { branch: branch.unwrap_or(absent.branch), push: push.unwrap_or(absent.push), merge: merge.map_or(absent.merge, str::to_owned) }
+    ResultSpec {
+        branch: branch.unwrap_or(absent.branch),
+        push: push.unwrap_or(absent.push),
+        merge: merge.map_or(absent.merge, str::to_owned),
+    }
 }
 
 /// A branch's template; with a plain word in place of each expression it has to be a ref.

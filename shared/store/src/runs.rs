@@ -87,6 +87,9 @@ pub trait RunTx: Send {
     /// Locks slots in order of key and returns who holds each (unended runs with `held`).
     async fn slot_holders(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>>;
 
+    /// Locks slots in order of key, as `slot_holders` does, and returns the unended runs of each, held or not, oldest first.
+    async fn slot_members(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>>;
+
     /// Plans by hash.
     async fn plans(&mut self, hashes: &[String]) -> Result<HashMap<String, Arc<Plan>>>;
 

@@ -193,7 +193,10 @@ impl Mirror {
     }
 
     /// True if `old` is `new` or in its history; an unknown commit is not.
-    pub(crate) async fn is_ancestor(&self, old: &str, new: &str) -> Result<bool> {
+    ///
+    /// # Errors
+    /// When the object database cannot be read or `new` is not in it.
+    pub async fn is_ancestor(&self, old: &str, new: &str) -> Result<bool> {
         if old == new {
             return Ok(true);
         }

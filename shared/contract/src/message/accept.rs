@@ -49,6 +49,8 @@ pub enum SubmissionItem {
     Run(Box<NewRun>),
     /// The door refused it.
     Rejected(Vec<FieldError>),
+    /// It asked for something else than a run, which is done: a cancel. Only the receipt is missing.
+    Done(Verdict),
 }
 
 /// A run to be made.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{MAX_STEPS, Plan};
+use super::{MAX_STEPS, Plan, Work, WorkspaceMode};
 use crate::condition;
 use crate::problem::FieldError;
 use crate::repository::has_control;
@@ -18,10 +18,18 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
     check_env(&plan.env, "/env", &mut errors);
     for (name, schema) in &plan.inputs {
         if !is_key(name) {
-            errors.push(FieldError::new("pattern", format!("/inputs/{}", crate::json::escape(name)), "an input is named by letters, digits and `_`"));
+            errors.push(FieldError::new(
+                "pattern",
+                format!("/inputs/{}", crate::json::escape(name)),
+                "an input is named by letters, digits and `_`",
+            ));
         }
         if !schema.is_object() {
-            errors.push(FieldError::new("type", format!("/inputs/{}", crate::json::escape(name)), "an input is described by a JSON Schema object"));
+            errors.push(FieldError::new(
+                "type",
+                format!("/inputs/{}", crate::json::escape(name)),
+                "an input is described by a JSON Schema object",
+            ));
         }
     }
     for (index, step) in plan.steps.iter().enumerate() {
@@ -38,8 +46,9 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
         for (key, value) in &step.env {
             check_template(plan, Some(&ended), value, &format!("{at}/env/{}", crate::json::escape(key)), &mut errors);
         }
-        let super::Work::Shell(script) = &step.work;
-        if script.trim().is_empty() || script.contains('\0') {
+        if let Work::Shell(script) = &step.work
+            && (script.trim().is_empty() || script.contains('\0'))
+        {
             errors.push(FieldError::new("length", format!("{at}/shell"), "a script has text and no NUL characters"));
         }
         if let Some(retry) = &step.retry
@@ -64,11 +73,18 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
     {
         errors.push(FieldError::new("ref", "/result/merge", detail));
     }
+    if plan.workspace.mode == WorkspaceMode::None && plan.result.delivery().is_some() {
+        let pointer = if plan.result.push { "/result/push" } else { "/result/merge" };
+        let detail = "a workflow without a git workspace has nothing to push or merge; let `workspace.mode` be temporary or persistent";
+        errors.push(FieldError::new("result_without_workspace", pointer, detail));
+    }
     errors
 }
 
 fn check_graph(plan: &Plan, errors: &mut Vec<FieldError>) {
-    if plan.steps.is_empty() || plan.steps.len() > MAX_STEPS {
+    // The step that hands the result over comes on top of those that were written.
+    let written = plan.steps.iter().filter(|s| !matches!(s.work, Work::Deliver(_))).count();
+    if written == 0 || written > MAX_STEPS {
         errors.push(FieldError::new("length", "/steps", format!("a workflow has 1 to {MAX_STEPS} steps")));
     }
     let mut ids = BTreeSet::new();
@@ -91,7 +107,11 @@ fn check_graph(plan: &Plan, errors: &mut Vec<FieldError>) {
     }
     if let Some(cycle) = find_cycle(plan) {
         let index = plan.steps.iter().position(|s| s.id.as_str() == cycle[0]).unwrap_or(0);
-        errors.push(FieldError::new("cycle", format!("/steps/{index}/needs"), format!("the steps need each other: {}", cycle.join(" -> "))));
+        errors.push(FieldError::new(
+            "cycle",
+            format!("/steps/{index}/needs"),
+            format!("the steps need each other: {}", cycle.join(" -> ")),
+        ));
     }
 }
 
@@ -165,7 +185,11 @@ fn check_paths(plan: &Plan, of: Option<&BTreeSet<&str>>, paths: &[&[String]], po
                 errors.push(FieldError::new("unknown_step", pointer, format!("there is no step `{}`", path[1])));
             }
             Some("steps") if !of.is_some_and(|ended| ended.contains(path[1].as_str())) => {
-                errors.push(FieldError::new("unknown_step", pointer, format!("the step `{}` has not ended by then; name it in `needs`", path[1])));
+                errors.push(FieldError::new(
+                    "unknown_step",
+                    pointer,
+                    format!("the step `{}` has not ended by then; name it in `needs`", path[1]),
+                ));
             }
             _ => {}
         }
@@ -206,7 +230,10 @@ fn check_env(env: &BTreeMap<String, String>, pointer: &str, errors: &mut Vec<Fie
 
 fn is_key(text: &str) -> bool {
     let mut bytes = text.bytes();
-    text.len() <= 128 && !has_control(text) && bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_') && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    text.len() <= 128
+        && !has_control(text)
+        && bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 #[cfg(test)]
@@ -236,7 +263,12 @@ mod tests {
         ]});
         assert_eq!(
             codes(plan),
-            [pair("duplicate_step", "/steps/4/id"), pair("cycle", "/steps/3/needs/0"), pair("unknown_step", "/steps/3/needs/1"), pair("cycle", "/steps/0/needs")]
+            [
+                pair("duplicate_step", "/steps/4/id"),
+                pair("cycle", "/steps/3/needs/0"),
+                pair("unknown_step", "/steps/3/needs/1"),
+                pair("cycle", "/steps/0/needs")
+            ]
         );
     }
 
@@ -264,5 +296,37 @@ mod tests {
         assert_eq!(codes(json!({"steps": []})), [pair("length", "/steps")]);
         let steps: Vec<_> = (0..201).map(|i| json!({"id": format!("s{i}"), "shell": "true"})).collect();
         assert_eq!(codes(json!({"steps": steps})), [pair("length", "/steps")]);
+    }
+
+    #[test]
+    fn a_delivery_is_added_last_and_once() {
+        let plan = |result: serde_json::Value, steps: serde_json::Value| {
+            let mut plan = Plan::from_stored(json!({"v": 1, "name": "w", "steps": steps, "result": result})).unwrap();
+            plan.add_delivery();
+            assert_eq!(check(&plan), []);
+            let once = plan.clone();
+            plan.add_delivery();
+            assert_eq!(plan, once);
+            assert_eq!(Plan::from_stored(serde_json::to_value(&plan).unwrap()).unwrap(), plan, "it is stored and read like any other");
+            plan
+        };
+        let steps = json!([{"id": "a", "shell": "true", "pool": "big"}, {"id": "deliver", "shell": "true", "pool": "big"}]);
+        assert_eq!(plan(json!({}), steps.clone()).steps.len(), 2);
+        let with = plan(json!({"push": true, "merge": "base"}), steps);
+        let step = with.steps.last().unwrap();
+        assert_eq!((step.id.as_str(), step.work.kind()), ("deliver-result", crate::status::StepKind::Deliver));
+        assert_eq!(step.needs.iter().map(|n| n.as_str()).collect::<Vec<_>>(), ["a", "deliver"]);
+        assert_eq!(step.pool.as_ref().map(|p| p.as_str()), Some("big"));
+        assert_eq!(serde_json::to_value(&step.work).unwrap(), json!({"deliver": {"push": true, "merge": "base"}}));
+        let most: Vec<_> = (0..MAX_STEPS).map(|i| json!({"id": format!("s{i}"), "shell": "true"})).collect();
+        assert_eq!(plan(json!({"merge": "release"}), json!(most)).steps.len(), MAX_STEPS + 1);
+    }
+
+    #[test]
+    fn without_a_workspace_nothing_is_delivered() {
+        let with = |result| json!({"workspace": {"mode": "none"}, "steps": [{"id": "a", "shell": "true"}], "result": result});
+        assert_eq!(codes(with(json!({"push": true}))), [pair("result_without_workspace", "/result/push")]);
+        assert_eq!(codes(with(json!({"merge": "main"}))), [pair("result_without_workspace", "/result/merge")]);
+        assert_eq!(codes(with(json!({}))), []);
     }
 }

@@ -71,7 +71,9 @@ impl<'a> Walk<'a> {
                 entries.push(Entry { key, key_at, value });
             } else {
                 let pointer = self.pointer();
-                keep(&mut self.errors, || error_at("duplicate_key", pointer, format!("the key `{}` stands twice", crate::suggest::short(&key)), key_at));
+                keep(&mut self.errors, || {
+                    error_at("duplicate_key", pointer, format!("the key `{}` stands twice", crate::suggest::short(&key)), key_at)
+                });
             }
             self.path.pop();
         }
@@ -112,7 +114,8 @@ impl<'a> Walk<'a> {
             end += if bytes[end] == b'\\' { 2 } else { 1 };
         }
         let raw = &self.source[self.offset..(end + 1).min(self.source.len())];
-        let text = serde_json::from_str(raw).map_err(|_| error_at("yaml_syntax", self.pointer(), "the text has half a surrogate pair", at))?;
+        let text =
+            serde_json::from_str(raw).map_err(|_| error_at("yaml_syntax", self.pointer(), "the text has half a surrogate pair", at))?;
         self.advance(raw.len());
         Ok(text)
     }

@@ -90,9 +90,28 @@ mod tests {
         for text in ["0", "-1", "+12", "007", "0o17", "0xFf", "1.5", ".5", "1.", "-1.5e+3", "6E-2", "18446744073709551616"] {
             assert_eq!(resolve(text), Some(Kind::Number(text.to_owned())), "{text}");
         }
-        for text in
-            ["yes", "no", "on", "off", "y", "1_000", "1.2.3", "0b1", "0o8", "0x", "-", ".", "+.", "1e", "e3", "12:30:45", "2024-01-01", "nUll", "tRue", "-0x1"]
-        {
+        for text in [
+            "yes",
+            "no",
+            "on",
+            "off",
+            "y",
+            "1_000",
+            "1.2.3",
+            "0b1",
+            "0o8",
+            "0x",
+            "-",
+            ".",
+            "+.",
+            "1e",
+            "e3",
+            "12:30:45",
+            "2024-01-01",
+            "nUll",
+            "tRue",
+            "-0x1",
+        ] {
             assert_eq!(resolve(text), Some(Kind::Text(text.to_owned())), "{text}");
         }
         for text in [".inf", "-.inf", "+.INF", ".nan"] {
@@ -125,9 +144,15 @@ mod tests {
 
     #[test]
     fn exponents_only_move_the_point() {
-        for (text, plain) in
-            [("2.50", "2.50"), ("1e-6", "0.000001"), ("2.5e1", "25"), ("2.5E+3", "2500"), ("12.5e-1", "1.25"), ("12.5e-2", "0.125"), ("1e0", "1")]
-        {
+        for (text, plain) in [
+            ("2.50", "2.50"),
+            ("1e-6", "0.000001"),
+            ("2.5e1", "25"),
+            ("2.5E+3", "2500"),
+            ("12.5e-1", "1.25"),
+            ("12.5e-2", "0.125"),
+            ("1e0", "1"),
+        ] {
             assert_eq!(without_exponent(text).as_deref(), Some(plain), "{text}");
         }
         for text in ["1e13", "1e-13", "1e99999999999"] {

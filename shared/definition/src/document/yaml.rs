@@ -16,7 +16,9 @@ pub(crate) fn read(source: &str) -> Document {
         let step = match next {
             Ok((event, span)) => loader.on_event(event, span),
             // An alias without its anchor is the same mistake as one with it: aliases do not belong here.
-            Err(error) if error.info().contains("unknown anchor") => Err(error_at("yaml_feature", loader.pointer(), ALIAS, mark(*error.marker()))),
+            Err(error) if error.info().contains("unknown anchor") => {
+                Err(error_at("yaml_feature", loader.pointer(), ALIAS, mark(*error.marker())))
+            }
             Err(error) => Err(error_at("yaml_syntax", "", format!("the text is no YAML: {}", error.info()), mark(*error.marker()))),
         };
         if let Err(error) = step {
@@ -139,7 +141,12 @@ impl Loader {
         if let Some((name, at)) = repeated {
             let pointer = self.pointer();
             keep(&mut self.errors, || {
-                error_at("duplicate_key", format!("{pointer}/{}", escape(&name)), format!("the key `{}` stands twice", crate::suggest::short(&name)), at)
+                error_at(
+                    "duplicate_key",
+                    format!("{pointer}/{}", escape(&name)),
+                    format!("the key `{}` stands twice", crate::suggest::short(&name)),
+                    at,
+                )
             });
         }
     }

@@ -4,7 +4,11 @@ use super::{problems, step, top};
 
 /// Each definition and all of its problems.
 fn check(table: &[(String, &[&str])]) {
-    let wrong: Vec<_> = table.iter().map(|(source, expected)| (source, problems(source), expected)).filter(|(_, found, expected)| found != *expected).collect();
+    let wrong: Vec<_> = table
+        .iter()
+        .map(|(source, expected)| (source, problems(source), expected))
+        .filter(|(_, found, expected)| found != *expected)
+        .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -58,6 +62,9 @@ fn limits_and_results() {
         (top("result: {branch: 'x..${{ run.id }}'}"), &["ref /result/branch 3:18"]),
         (top("result: {branch: '${{ run.id'}"), &["expression /result/branch 3:18"]),
         (top("result: {merge: -x}"), &["ref /result/merge 3:17"]),
+        (top("workspace: {mode: none}\nresult: {push: true, merge: main}"), &["result_without_workspace /result/push 4:16"]),
+        (top("workspace: {mode: none}\nresult: {merge: main}"), &["result_without_workspace /result/merge 4:17"]),
+        (step("deliver: {push: true}"), &["step_kind /steps/0 4:5", "unknown_field /steps/0/deliver 5:5"]),
         (top("defaults: {timeout: soon, shell: x}"), &["duration /defaults/timeout 3:21", "unknown_field /defaults/shell 3:27"]),
         (top("defaults: {retry: {max_attempts: 101}}"), &["range /defaults/retry/max_attempts 3:34"]),
         (top("env: {A=B: 1, LD_PRELOAD: x, OK: [1]}"), &["env_key /env/A=B 3:7", "env_reserved /env/LD_PRELOAD 3:15", "type /env/OK 3:34"]),
@@ -198,12 +205,17 @@ fn problems_are_sentences_with_file_and_suggestion() {
         text(&step("agent: {}")),
         "fix.yaml:5:5: /steps/0/agent: `agent` steps are not carried out by this version; it runs `shell` steps (unsupported_step)"
     );
-    assert_eq!(text(&step("")), "fix.yaml:4:5: /steps/0: a step has exactly one of shell, llm, agent, approval, workflow; here is none (step_kind)");
+    assert_eq!(
+        text(&step("")),
+        "fix.yaml:4:5: /steps/0: a step has exactly one of shell, llm, agent, approval, workflow; here is none (step_kind)"
+    );
 }
 
 #[test]
 fn objects_have_pointers_and_no_lines() {
-    let errors = crate::from_json(&serde_json::json!({"version": 1, "name": "w", "steps": [{"id": "a", "shell": "x", "env": {"HOME": "/"}}, 7]})).unwrap_err();
+    let errors =
+        crate::from_json(&serde_json::json!({"version": 1, "name": "w", "steps": [{"id": "a", "shell": "x", "env": {"HOME": "/"}}, 7]}))
+            .unwrap_err();
     let found: Vec<_> = errors.iter().map(|e| (e.code.as_str(), e.pointer.as_str(), e.line, e.column, e.file.clone())).collect();
     assert_eq!(found, [("env_reserved", "/steps/0/env/HOME", None, None, None), ("type", "/steps/1", None, None, None)]);
 }

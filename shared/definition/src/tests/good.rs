@@ -1,7 +1,7 @@
 //! Definitions that are read, and what they become.
 
 use hopyard_contract::duration::Span;
-use hopyard_contract::plan::{Backoff, Budget, Concurrency, ConcurrencyPolicy, ResultSpec, Retry, Work, WorkspaceMode};
+use hopyard_contract::plan::{Backoff, Budget, Concurrency, ConcurrencyPolicy, Deliver, ResultSpec, Retry, Work, WorkspaceMode};
 use hopyard_contract::status::FailureCode;
 use serde_json::json;
 
@@ -47,14 +47,17 @@ fn the_whole_language_becomes_a_plan() {
     assert_eq!(definition.hash.len(), 64);
     let plan = definition.plan;
     assert_eq!((plan.v, plan.name.as_str(), plan.timeout), (1, "fix-bug", millis(7_200_000)));
-    assert_eq!(json!(plan.inputs), json!({"message": {"type": "string"}, "max_turns": {"type": "integer", "default": 20, "minimum": 1, "maximum": 100}}));
+    assert_eq!(
+        json!(plan.inputs),
+        json!({"message": {"type": "string"}, "max_turns": {"type": "integer", "default": 20, "minimum": 1, "maximum": 100}})
+    );
     assert_eq!(plan.workspace.mode, WorkspaceMode::Temporary);
     assert_eq!(plan.budget, Some(Budget { cost_microusd: Some(2_500_000), turns: Some(40), time: millis(1_800_000) }));
     assert_eq!(plan.concurrency, Some(Concurrency { key: "${{ repo.url }}".into(), limit: 1, policy: ConcurrencyPolicy::CancelOlder }));
     assert_eq!(json!(plan.env), json!({"CI": "1", "DEBUG": "true", "LEVEL": "1.10", "ZIP": "00501"}));
     assert_eq!(plan.result, ResultSpec { branch: "hopyard/${{ workflow.name }}/${{ run.id }}".into(), push: true, merge: "base".into() });
 
-    let [build, test, report] = plan.steps.as_slice() else { panic!("three steps") };
+    let [build, test, report, deliver] = plan.steps.as_slice() else { panic!("three steps and the delivery") };
     assert_eq!(build.work, Work::Shell("#!/usr/bin/env bash\ncargo build\n".into()));
     assert_eq!((build.timeout, build.idle_timeout, build.grace), (millis(1_800_000), millis(300_000), millis(3000)));
     assert_eq!(build.pool.as_ref().map(|p| p.as_str()), Some("big"));
@@ -65,6 +68,8 @@ fn the_whole_language_becomes_a_plan() {
     assert_eq!(test.retry, Some(Retry { max_attempts: 2, backoff, on: Some(vec![FailureCode::ExitCode]) }));
     assert_eq!(json!(test.env), json!({"MSG": "${{ inputs.message }}"}));
     assert_eq!((report.needs[0].as_str(), report.condition.as_deref()), ("test", Some("steps.test.status == 'failed'")));
+    assert_eq!(deliver.work, Work::Deliver(Deliver { push: true, merge: Some("base".into()) }));
+    assert_eq!(deliver.needs, [&build.id, &test.id, &report.id].map(Clone::clone));
 }
 
 #[test]
@@ -101,7 +106,8 @@ fn money_is_exact_in_every_form() {
         ("1e3", 1_000_000_000),
     ] {
         let yaml = good(&top(&format!("budget: {{cost_usd: {written}}}"))).plan;
-        let text = format!(r#"{{"version": 1, "name": "w", "budget": {{"cost_usd": {written}}}, "steps": [{{"id": "a", "shell": "true"}}]}}"#);
+        let text =
+            format!(r#"{{"version": 1, "name": "w", "budget": {{"cost_usd": {written}}}, "steps": [{{"id": "a", "shell": "true"}}]}}"#);
         assert_eq!(yaml.budget.as_ref().and_then(|b| b.cost_microusd), Some(micro), "{written}");
         assert_eq!(good(&text).plan, yaml, "{written}");
         let object = crate::from_json(&serde_json::from_str(&text).unwrap()).unwrap();

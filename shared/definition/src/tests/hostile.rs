@@ -13,7 +13,8 @@ fn size_depth_and_number_have_limits() {
     assert_eq!(problems(&format!("{{\"inputs\": {}1{}}}", "[".repeat(100), "]".repeat(100))), ["too_deep  1:75"]);
     let deep = format!("inputs: {}1{}", "[".repeat(63), "]".repeat(63));
     assert!(!problems(&deep).iter().any(|p| p.starts_with("too_deep")), "64 levels are allowed");
-    let steps = |n: usize| format!("version: 1\nname: w\nsteps:\n{}", (0..n).map(|i| format!("  - {{id: s{i}, shell: x}}\n")).collect::<String>());
+    let steps =
+        |n: usize| format!("version: 1\nname: w\nsteps:\n{}", (0..n).map(|i| format!("  - {{id: s{i}, shell: x}}\n")).collect::<String>());
     assert!(crate::parse(&steps(200), None).is_ok());
     assert_eq!(problems(&steps(201)), ["length /steps 4:3"]);
     let needs: String = (0..201).map(|i| format!("s{i},")).collect();

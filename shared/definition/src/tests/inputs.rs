@@ -22,7 +22,10 @@ fn codes(plan: &Plan, value: Value) -> Vec<String> {
 fn defaults_fill_what_is_not_given() {
     let plan = plan("{message: {type: string}, n: {type: integer, default: 20, minimum: 1, maximum: 100}, on: {default: null}}");
     assert_eq!(Value::Object(bind_inputs(&plan, &given(json!({"message": "m"}))).unwrap()), json!({"message": "m", "n": 20, "on": null}));
-    assert_eq!(Value::Object(bind_inputs(&plan, &given(json!({"message": "", "n": 1, "on": [1]}))).unwrap()), json!({"message": "", "n": 1, "on": [1]}));
+    assert_eq!(
+        Value::Object(bind_inputs(&plan, &given(json!({"message": "", "n": 1, "on": [1]}))).unwrap()),
+        json!({"message": "", "n": 1, "on": [1]})
+    );
 }
 
 #[test]

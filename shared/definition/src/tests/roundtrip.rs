@@ -1,6 +1,6 @@
 //! A plan, written as a definition and read again, is the same plan.
 
-use hopyard_contract::plan::Plan;
+use hopyard_contract::plan::{Plan, ResultSpec, Work, WorkspaceMode};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -38,13 +38,14 @@ fn duration() -> impl Strategy<Value = Value> {
 }
 
 fn retry() -> impl Strategy<Value = Value> {
-    (1u32..=100, prop::option::of(prop::sample::subsequence(vec!["exit_code", "timeout", "idle_timeout", "out_of_memory"], 1..=4))).prop_map(|(n, on)| {
-        let mut retry = json!({"max_attempts": n, "backoff": {"initial": "1s", "max": "5m"}});
-        if let Some(on) = on {
-            retry["on"] = json!(on);
-        }
-        retry
-    })
+    (1u32..=100, prop::option::of(prop::sample::subsequence(vec!["exit_code", "timeout", "idle_timeout", "out_of_memory"], 1..=4)))
+        .prop_map(|(n, on)| {
+            let mut retry = json!({"max_attempts": n, "backoff": {"initial": "1s", "max": "5m"}});
+            if let Some(on) = on {
+                retry["on"] = json!(on);
+            }
+            retry
+        })
 }
 
 fn env() -> impl Strategy<Value = Value> {
@@ -86,14 +87,17 @@ fn plan() -> impl Strategy<Value = Plan> {
         (-1e9..1e9).prop_map(|n: f64| json!({"type": "number", "default": n})),
         text().prop_map(|t| json!({"title": t, "default": {"a/b": [t, null, true]}})),
     ];
-    let inputs = prop::collection::vec(input, 1..4).prop_map(|all| all.into_iter().enumerate().map(|(i, s)| (format!("i{i}"), s)).collect::<Map<_, _>>());
-    let budget = (prop::option::of(0u64..=1_000_000_000_000), prop::option::of(1u64..1000), prop::option::of(duration())).prop_map(|(cost, turns, time)| {
-        let mut budget = json!({});
-        set(&mut budget, "cost_microusd", cost.map(Value::from));
-        set(&mut budget, "turns", turns.map(Value::from));
-        set(&mut budget, "time", time);
-        budget
-    });
+    let inputs = prop::collection::vec(input, 1..4)
+        .prop_map(|all| all.into_iter().enumerate().map(|(i, s)| (format!("i{i}"), s)).collect::<Map<_, _>>());
+    let budget = (prop::option::of(0u64..=1_000_000_000_000), prop::option::of(1u64..1000), prop::option::of(duration())).prop_map(
+        |(cost, turns, time)| {
+            let mut budget = json!({});
+            set(&mut budget, "cost_microusd", cost.map(Value::from));
+            set(&mut budget, "turns", turns.map(Value::from));
+            set(&mut budget, "time", time);
+            budget
+        },
+    );
     let concurrency = (text(), 1u32..=10_000, prop::sample::select(vec!["queue", "cancel_older"]))
         .prop_map(|(key, limit, policy)| json!({"key": key, "limit": limit, "policy": policy}));
     let result = (any::<bool>(), prop::sample::select(vec!["none", "base", "main", "release/1.x"]))
@@ -108,13 +112,20 @@ fn plan() -> impl Strategy<Value = Plan> {
             set(&mut plan, "budget", budget);
             set(&mut plan, "concurrency", concurrency);
             set(&mut plan, "timeout", timeout);
-            Plan::from_stored(plan).unwrap()
+            let mut plan = Plan::from_stored(plan).unwrap();
+            if plan.workspace.mode == WorkspaceMode::None {
+                plan.result = ResultSpec::default();
+            }
+            plan.add_delivery();
+            plan
         })
 }
 
 /// The definition that evaluates to a plan.
 fn definition(plan: &Plan) -> Value {
-    let mut value = json!(plan);
+    let mut written = plan.clone();
+    written.steps.retain(|s| !matches!(s.work, Work::Deliver(_)));
+    let mut value = json!(written);
     let fields = value.as_object_mut().expect("a plan is an object");
     fields.remove("v");
     fields.insert("version".to_owned(), json!(1));

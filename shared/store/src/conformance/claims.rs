@@ -103,6 +103,26 @@ pub(super) async fn taken_slots_hide_runs(bench: Bench) {
     assert_eq!(found().await, [waiter.id, mixed.id, free.id], "free again, for all that ask: none hides the others");
 }
 
+pub(super) async fn all_runs_of_a_slot_are_listed(bench: Bench) {
+    let now = now(&bench).await;
+    let (key, other) = (format!("{}/k", bench.namespace), format!("{}/other", bench.namespace));
+    // Accepted in another order than they were submitted in.
+    let mut ids = [RunId::mint(), RunId::mint(), RunId::mint()];
+    ids.sort();
+    for (id, held) in [(ids[2], false), (ids[0], true), (ids[1], false)] {
+        claimable_run(&bench, |r| (r.id, r.slots) = (id, vec![samples::slot(&key, 1, held)]), now).await;
+    }
+    claimable_run(&bench, |_| {}, now).await;
+    let members = async || within_tx!(bench, slot_members(&[other.clone(), key.clone()]));
+    let found = members().await;
+    assert_eq!(found.get(&key).map(Vec::as_slice), Some(ids.as_slice()), "held or not, oldest first");
+    assert!(found.get(&other).is_none_or(Vec::is_empty));
+    let state = bench.load(&ids[..1]).await.remove(0);
+    let end = RunWrite { steps: vec![(0, ended(&bench))], ..samples::change(&samples::completed(&state.run)) };
+    bench.put(end).await.unwrap();
+    assert_eq!(members().await[&key], ids[1..], "a run that has ended is no member");
+}
+
 fn ended(bench: &Bench) -> hopyard_contract::run::StepState {
     let mut step = samples::full_step("a", &bench.pool);
     step.bound_to = None;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::event::{Event, EventType};
-use hopyard_contract::message::PutDefinition;
+use hopyard_contract::message::{PutDefinition, Restore};
 use hopyard_contract::plan::{Budget, ConcurrencyPolicy, PLAN_VERSION, Plan, ResultSpec, Step, Work, WorkspaceSpec};
 use hopyard_contract::repository::RepoSpec;
 use hopyard_contract::run::{
@@ -104,6 +104,7 @@ pub(super) fn run(namespace: &Name, pool: &Name, plan_hash: &str) -> Run {
         usage: Usage::default(),
         late_usage: None,
         result: None,
+        restore: None,
         generation: 0,
         executor: None,
         host: None,
@@ -190,6 +191,7 @@ pub(super) fn full_run(namespace: &Name, pool: &Name, plan_hash: &str) -> Run {
         patch: Some(blob()),
         bundle: Some(blob()),
     });
+    run.restore = Some(Restore { commit: "e".repeat(40), bundle: Some(blob()), origin: Some("f".repeat(40)) });
     run.generation = 2;
     run.executor = Some(Name::literal("executor-1"));
     run.host = Some(Name::literal("host-1"));

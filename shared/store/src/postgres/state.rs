@@ -26,6 +26,8 @@ pub(super) const PARTS: &str = "SELECT 0 AS part, run_id, '' AS step, idx::bigin
      UNION ALL SELECT CASE kind WHEN 'timer' THEN 2 ELSE 3 END, run_id, '', n, at, '' FROM hopyard_runs.due WHERE run_id = ANY($1) \
      ORDER BY 1, 2, 3, 4";
 const STATUSES: &str = "SELECT id, status FROM hopyard_runs.runs WHERE id = ANY($1) AND namespace = $2 ORDER BY id";
+// Ids begin with their time, so their order is that of age.
+const MEMBERS: &str = "SELECT key, run_id FROM hopyard_runs.run_slots WHERE key = ANY($1) ORDER BY key, run_id";
 const HOLDERS: &str = "SELECT key, run_id FROM hopyard_runs.run_slots WHERE key = ANY($1) AND held ORDER BY key, run_id";
 pub(super) const CLAIMABLE: &str = concat!(
     "SELECT s.pool, s.bound_to, count(*), min(s.claimable_at) FROM hopyard_runs.steps s \
@@ -86,12 +88,21 @@ pub(super) async fn statuses(connection: &mut PgConnection, namespace: &Name, id
 
 /// Who holds each slot; keys that nobody holds are absent.
 pub(super) async fn slot_holders(connection: &mut PgConnection, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
-    let found: Vec<(String, Uuid)> = select(HOLDERS).bind(keys.to_vec()).fetch_all(connection).await.map_err(failure)?;
-    let mut holders: HashMap<String, Vec<RunId>> = HashMap::new();
+    runs_by_key(connection, HOLDERS, keys).await
+}
+
+/// Unended runs of each slot, held or not, oldest first; keys without any are absent.
+pub(super) async fn slot_members(connection: &mut PgConnection, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+    runs_by_key(connection, MEMBERS, keys).await
+}
+
+async fn runs_by_key(connection: &mut PgConnection, sql: &'static str, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+    let found: Vec<(String, Uuid)> = select(sql).bind(keys.to_vec()).fetch_all(connection).await.map_err(failure)?;
+    let mut runs: HashMap<String, Vec<RunId>> = HashMap::new();
     for (key, run) in found {
-        holders.entry(key).or_default().push(RunId::from_uuid(run));
+        runs.entry(key).or_default().push(RunId::from_uuid(run));
     }
-    Ok(holders)
+    Ok(runs)
 }
 
 /// What could be claimed now.

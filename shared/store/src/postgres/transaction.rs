@@ -151,6 +151,14 @@ async fn slot_holders(connection: &mut PgConnection, keys: &[String]) -> Result<
     state::slot_holders(connection, keys).await
 }
 
+async fn slot_members(connection: &mut PgConnection, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    lock(connection, keys.iter().map(|key| format!("hopyard.slot/{key}")).collect()).await?;
+    state::slot_members(connection, keys).await
+}
+
 #[async_trait]
 impl RunTx for RunTransaction {
     async fn now(&mut self) -> Result<DateTime<Utc>> {
@@ -198,6 +206,11 @@ impl RunTx for RunTransaction {
 
     async fn slot_holders(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
         let found = slot_holders(&mut self.tx, keys).await;
+        self.note(found)
+    }
+
+    async fn slot_members(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+        let found = slot_members(&mut self.tx, keys).await;
         self.note(found)
     }
 

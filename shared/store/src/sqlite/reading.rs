@@ -26,6 +26,8 @@ pub(super) const TIMERS: &str = "select run_id, at from due where run_id in (sel
 pub(super) const STATUSES: &str = "select id, status from runs where id in (select unhex(value) from json_each(?1)) and namespace = ?2";
 pub(super) const HOLDERS: &str =
     "select key, run_id from run_slots where held = 1 and key in (select value from json_each(?1)) order by key, run_id";
+// Ids begin with their time, so their order is that of age.
+pub(super) const MEMBERS: &str = "select key, run_id from run_slots where key in (select value from json_each(?1)) order by key, run_id";
 pub(super) const CLAIMABLE: &str = "select pool, bound_to, count(*), min(claimable_at) from steps s where claimable_at is not null and claimable_at <= ?1 \
      and not exists (select 1 from run_slots w where w.run_id = s.run_id and w.held = 0 \
                      and w.max <= (select count(*) from run_slots h where h.key = w.key and h.held = 1)) \
@@ -81,12 +83,21 @@ pub(super) async fn statuses(connection: &mut SqliteConnection, namespace: &Name
 
 /// Who holds each slot; keys that nobody holds are absent.
 pub(super) async fn slot_holders(connection: &mut SqliteConnection, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
-    let rows: Vec<(String, Uuid)> = sqlx::query_as(HOLDERS).bind(encode("slot keys", keys)?).fetch_all(connection).await.map_err(fault)?;
-    let mut holders: HashMap<String, Vec<RunId>> = HashMap::new();
+    runs_by_key(connection, HOLDERS, keys).await
+}
+
+/// Unended runs of each slot, held or not, oldest first; keys without any are absent.
+pub(super) async fn slot_members(connection: &mut SqliteConnection, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+    runs_by_key(connection, MEMBERS, keys).await
+}
+
+async fn runs_by_key(connection: &mut SqliteConnection, sql: &'static str, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+    let rows: Vec<(String, Uuid)> = sqlx::query_as(sql).bind(encode("slot keys", keys)?).fetch_all(connection).await.map_err(fault)?;
+    let mut runs: HashMap<String, Vec<RunId>> = HashMap::new();
     for (key, run) in rows {
-        holders.entry(key).or_default().push(RunId::from_uuid(run));
+        runs.entry(key).or_default().push(RunId::from_uuid(run));
     }
-    Ok(holders)
+    Ok(runs)
 }
 
 /// What could be claimed at an instant.

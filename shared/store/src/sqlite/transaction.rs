@@ -117,6 +117,10 @@ impl RunTx for Transaction {
         reading::slot_holders(&mut self.inner, keys).await
     }
 
+    async fn slot_members(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+        reading::slot_members(&mut self.inner, keys).await
+    }
+
     async fn plans(&mut self, hashes: &[String]) -> Result<HashMap<String, Arc<Plan>>> {
         self.shared.plans.get(&mut self.inner, hashes).await
     }

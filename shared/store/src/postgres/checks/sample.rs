@@ -82,6 +82,7 @@ impl Sample {
             usage: Usage::default(),
             late_usage: None,
             result: None,
+            restore: None,
             generation: 0,
             executor: None,
             host: None,
