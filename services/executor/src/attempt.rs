@@ -68,7 +68,7 @@ fn ended(grant: &Grant, outcome: Outcome) -> Finished {
     }
 }
 
-fn failed(code: FailureCode, message: String) -> Outcome {
+pub(crate) fn failed(code: FailureCode, message: String) -> Outcome {
     Outcome::Failed { code, message }
 }
 
@@ -87,17 +87,23 @@ impl Executor {
             Err(OpenError::Failed(error)) => return ended(grant, failed(FailureCode::WorkspaceError, format!("{error:#}"))),
         };
         instruments::workspace_seconds().with_label_values(&[workspaces::kind(&grant.workspace)]).observe(began.elapsed().as_secs_f64());
-        let process = match self.spawn(grant, live, dir, &ready).await {
+        match &grant.work {
+            Work::Shell(script) => self.run(grant, live, dir, &ready, script).await,
+            Work::Deliver(deliver) => self.deliver(grant, live, dir, &ready, deliver).await,
+        }
+    }
+
+    /// Runs a script from its start to the end of its whole tree.
+    async fn run(self: &Arc<Self>, grant: &Grant, live: &Arc<Attempt>, dir: &Path, ready: &Ready, script: &str) -> Finished {
+        let process = match self.spawn(grant, live, dir, ready, script).await {
             Ok(process) => process,
-            Err(error) => return self.close(grant, dir, &ready, None, failed(FailureCode::SetupError, format!("{error:#}"))).await,
+            Err(error) => return self.close(grant, dir, ready, None, failed(FailureCode::SetupError, format!("{error:#}"))).await,
         };
         live.attach(process.clone());
         let (bus, namespace, id, tail) = (self.ctx.bus.clone(), grant.namespace.clone(), grant.attempt.clone(), process.clone());
         let shipping = self.ctx.tasks.spawn_part("logs", logs::ship(bus, namespace, id, tail));
         if let Some(pid) = process.started().await.and_then(|pid| u32::try_from(pid).ok()) {
-            let workspace = ready.path.display().to_string();
-            let started = Started { attempt: grant.attempt.clone(), token: grant.token, pid, workspace, before: ready.before.clone(), at: Utc::now() };
-            self.reporter.report(Report::Started(started)).await;
+            self.report_started(grant, ready, pid).await;
         }
         let exit = process.wait().await;
         // The live tail is a courtesy; what the log says for good comes from the spool.
@@ -107,15 +113,21 @@ impl Executor {
         match exit {
             Ok(facts) => {
                 let outcome = outcome(&facts, live, grant);
-                self.close(grant, dir, &ready, Some((facts, process)), outcome).await
+                self.close(grant, dir, ready, Some((facts, process)), outcome).await
             }
-            Err(error) => self.close(grant, dir, &ready, None, failed(FailureCode::EngineError, format!("{error:#}"))).await,
+            Err(error) => self.close(grant, dir, ready, None, failed(FailureCode::EngineError, format!("{error:#}"))).await,
         }
     }
 
+    /// The attempt is at work, in this process or in one of its own.
+    pub(crate) async fn report_started(&self, grant: &Grant, ready: &Ready, pid: u32) {
+        let (workspace, before) = (ready.path.display().to_string(), ready.before.clone());
+        let started = Started { attempt: grant.attempt.clone(), token: grant.token, pid, workspace, before, at: Utc::now() };
+        self.reporter.report(Report::Started(started)).await;
+    }
+
     /// Starts the shim with the step's script, environment and limits.
-    async fn spawn(&self, grant: &Grant, live: &Attempt, dir: &Path, ready: &Ready) -> anyhow::Result<StepProcess> {
-        let Work::Shell(script) = &grant.work;
+    async fn spawn(&self, grant: &Grant, live: &Attempt, dir: &Path, ready: &Ready, script: &str) -> anyhow::Result<StepProcess> {
         let file = dir.join("script");
         write_private(&file, script.as_bytes(), 0o700).await?;
         // A script that names its interpreter is started as a program; any other is one for the shell.
@@ -156,7 +168,14 @@ impl Executor {
     }
 
     /// Keeps the work and the log, whatever the outcome; only then is the attempt over.
-    async fn close(&self, grant: &Grant, dir: &Path, ready: &Ready, process: Option<(ExitFacts, StepProcess)>, outcome: Outcome) -> Finished {
+    pub(crate) async fn close(
+        &self,
+        grant: &Grant,
+        dir: &Path,
+        ready: &Ready,
+        process: Option<(ExitFacts, StepProcess)>,
+        outcome: Outcome,
+    ) -> Finished {
         let mut finished = ended(grant, outcome);
         finished.before = ready.before.clone();
         if let Some((facts, process)) = process {
@@ -208,7 +227,8 @@ impl Executor {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            let transient = error.chain().any(|cause| cause.downcast_ref::<hopyard_blobs::Error>().is_some_and(hopyard_blobs::Error::is_transient));
+            let transient =
+                error.chain().any(|cause| cause.downcast_ref::<hopyard_blobs::Error>().is_some_and(hopyard_blobs::Error::is_transient));
             let given_up = self.live.get(&grant.attempt).is_none_or(|live| {
                 let standing = live.standing();
                 let standing = standing.borrow();
@@ -283,7 +303,8 @@ async fn write_private(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<(
 }
 
 fn disk_code(error: &anyhow::Error) -> FailureCode {
-    let full = error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull));
+    let full =
+        error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull));
     if full { FailureCode::DiskFull } else { FailureCode::SetupError }
 }
 
@@ -297,14 +318,24 @@ fn outcome(facts: &ExitFacts, live: &Attempt, grant: &Grant) -> Outcome {
     match facts.kind {
         ExitKind::Exited if facts.code == Some(0) => Outcome::Completed,
         ExitKind::Exited => failed(FailureCode::ExitCode, format!("the command ended with exit code {}", facts.code.unwrap_or(-1))),
-        ExitKind::Signaled => failed(FailureCode::ExitCode, format!("the command was ended by {}", facts.signal_name().unwrap_or_else(|| "a signal".to_owned()))),
-        ExitKind::Timeout => failed(FailureCode::Timeout, format!("the step ran longer than its timeout of {} ms", grant.timeout_ms.unwrap_or_default())),
-        ExitKind::IdleTimeout => {
-            failed(FailureCode::IdleTimeout, format!("the step wrote nothing for longer than its idle timeout of {} ms", grant.idle_timeout_ms.unwrap_or_default()))
+        ExitKind::Signaled => failed(
+            FailureCode::ExitCode,
+            format!("the command was ended by {}", facts.signal_name().unwrap_or_else(|| "a signal".to_owned())),
+        ),
+        ExitKind::Timeout => {
+            failed(FailureCode::Timeout, format!("the step ran longer than its timeout of {} ms", grant.timeout_ms.unwrap_or_default()))
         }
+        ExitKind::IdleTimeout => failed(
+            FailureCode::IdleTimeout,
+            format!("the step wrote nothing for longer than its idle timeout of {} ms", grant.idle_timeout_ms.unwrap_or_default()),
+        ),
         ExitKind::Killed if standing.kill.is_some() => Outcome::Killed,
         ExitKind::Killed | ExitKind::LeaseLost | ExitKind::Abandoned => Outcome::HandedBack,
-        ExitKind::SpawnFailed => failed(FailureCode::SetupError, facts.error.clone().unwrap_or_else(|| "the command could not be started".to_owned())),
-        ExitKind::ShimLost => failed(FailureCode::EngineError, facts.error.clone().unwrap_or_else(|| "the supervisor of the step went away".to_owned())),
+        ExitKind::SpawnFailed => {
+            failed(FailureCode::SetupError, facts.error.clone().unwrap_or_else(|| "the command could not be started".to_owned()))
+        }
+        ExitKind::ShimLost => {
+            failed(FailureCode::EngineError, facts.error.clone().unwrap_or_else(|| "the supervisor of the step went away".to_owned()))
+        }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn start(executor: &Arc<Executor>) -> anyhow::Result<()> {
 impl Executor {
     async fn claim_forever(self: &Arc<Self>) {
         let mut free = self.live.watch_free();
-        let mut reconnects = self.ctx.bus.reconnects();
+        let mut reconnects = self.ctx.bus.watch_reconnects();
         let mut more = true;
         loop {
             if !more {
@@ -56,18 +56,20 @@ impl Executor {
                 tokio::select! {
                     () = rung => {}
                     () = tokio::time::sleep(EVERY) => {}
+                    // Rings may have been missed, and the schedulers may have lost sight of this executor.
+                    _ = reconnects.changed() => self.say_hello_again().await,
                 }
             }
             if free.wait_for(|free| *free > 0).await.is_err() {
                 return;
             }
-            if self.ctx.bus.reconnects() != reconnects {
-                reconnects = self.ctx.bus.reconnects();
-                if let Err(error) = self.hello().await {
-                    tracing::warn!(error = format!("{error:#}"), "hello was not answered");
-                }
-            }
             more = self.claim().await;
+        }
+    }
+
+    async fn say_hello_again(&self) {
+        if let Err(error) = self.hello().await {
+            tracing::warn!(error = format!("{error:#}"), "hello was not answered");
         }
     }
 

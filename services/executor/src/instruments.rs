@@ -26,7 +26,14 @@ pub(crate) fn slots() -> &'static IntGaugeVec {
 /// Time to make or re-open a workspace.
 pub(crate) fn workspace_seconds() -> &'static HistogramVec {
     static CELL: OnceLock<HistogramVec> = OnceLock::new();
-    CELL.get_or_init(|| seconds("hopyard_workspace_open_duration_seconds", "Time until the workspace of an attempt is ready.", &["kind"], &[0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0]))
+    CELL.get_or_init(|| {
+        seconds(
+            "hopyard_workspace_open_duration_seconds",
+            "Time until the workspace of an attempt is ready.",
+            &["kind"],
+            &[0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0],
+        )
+    })
 }
 
 /// Log bytes by where they went.

@@ -32,7 +32,8 @@ impl Executor {
         let mut all_answered = true;
         let attempts = self.live.all();
         for chunk in attempts.chunks(CHUNK) {
-            let leases = chunk.iter().map(|a| Renewal { attempt: a.id.clone(), token: a.token, usage: Usage::default(), log_bytes: 0 }).collect();
+            let leases =
+                chunk.iter().map(|a| Renewal { attempt: a.id.clone(), token: a.token, usage: Usage::default(), log_bytes: 0 }).collect();
             let request = Renew { executor: self.ctx.id.clone(), leases };
             let sent = BootInstant::now();
             match rpc::call::<_, RenewReply>(&self.ctx.bus, Verb::Renew, &request).await {

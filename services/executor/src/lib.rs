@@ -6,6 +6,7 @@
 mod attempt;
 mod claims;
 mod control;
+mod deliver;
 mod instruments;
 mod leases;
 mod live;
@@ -73,17 +74,12 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
 impl Executor {
     fn beat(&self) -> Beat {
         Beat {
-            kind: "executor".to_owned(),
-            id: self.ctx.id.clone(),
-            host: self.ctx.host.clone(),
             pool: Some(self.settings.pool.clone()),
             slots: self.settings.slots,
             free: self.live.free(),
             claimed_ms_ago: self.live.claimed_ago().map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
-            draining: self.ctx.tasks.draining().is_cancelled(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
             disk_free: self.settings.disk_free(),
-            outbox_ms: 0,
+            ..self.ctx.beat()
         }
     }
 

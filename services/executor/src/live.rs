@@ -60,7 +60,13 @@ pub(crate) struct Standing {
 
 impl Live {
     pub(crate) fn new(slots: u32) -> Self {
-        let state = State { attempts: HashMap::new(), killed: HashMap::new(), claimed: None, lease: Duration::from_secs(20), renew: Duration::from_secs(5) };
+        let state = State {
+            attempts: HashMap::new(),
+            killed: HashMap::new(),
+            claimed: None,
+            lease: Duration::from_secs(20),
+            renew: Duration::from_secs(5),
+        };
         let live = Self { state: Mutex::new(state), free: watch::channel(slots).0 };
         live.count(slots);
         live
@@ -116,7 +122,12 @@ impl Live {
         let inner = Inner { renewed: sent, lease: Duration::from_millis(grant.lease_ms), process: None };
         let kill = state.killed.get(&grant.attempt.run).filter(|(_, at)| at.elapsed() < REMEMBERED).map(|(order, _)| order.clone());
         let standing = Standing { kill, ..Standing::default() };
-        let attempt = Arc::new(Attempt { id: grant.attempt.clone(), token: grant.token, inner: Mutex::new(inner), changed: watch::channel(standing).0 });
+        let attempt = Arc::new(Attempt {
+            id: grant.attempt.clone(),
+            token: grant.token,
+            inner: Mutex::new(inner),
+            changed: watch::channel(standing).0,
+        });
         state.attempts.insert(grant.attempt.clone(), attempt.clone());
         drop(state);
         self.free.send_modify(|free| *free = free.saturating_sub(1));

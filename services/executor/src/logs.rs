@@ -40,7 +40,11 @@ pub(crate) async fn ship(bus: Bus, namespace: Name, attempt: AttemptId, process:
         bus.tell(&subject, &BusChunk { v: 1, run_id: attempt.run, step: attempt.step.clone(), attempt: attempt.n, chunk, end: None }).await;
     }
     let end = Chunk { offset: tail.offset(), stream: Stream::System, at: chrono::Utc::now(), text: Some(String::new()), b64: None };
-    bus.tell(&subject, &BusChunk { v: 1, run_id: attempt.run, step: attempt.step.clone(), attempt: attempt.n, chunk: end, end: Some(tail.offset()) }).await;
+    bus.tell(
+        &subject,
+        &BusChunk { v: 1, run_id: attempt.run, step: attempt.step.clone(), attempt: attempt.n, chunk: end, end: Some(tail.offset()) },
+    )
+    .await;
     Ok(())
 }
 

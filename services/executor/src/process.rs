@@ -83,8 +83,7 @@ impl StepProcess {
         let spool = spec.dir.join(SPOOL_FILE);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (publish, state) = watch::channel(State::default());
-        let supervision =
-            Supervision::start(spec, inbox, publish).with_context(|| format!("start the shim of attempt {attempt}"))?;
+        let supervision = Supervision::start(spec, inbox, publish).with_context(|| format!("start the shim of attempt {attempt}"))?;
         Ok((Self { attempt, spool, commands, state }, supervision))
     }
 
@@ -144,8 +143,7 @@ impl StepProcess {
     /// # Errors
     /// When the spool cannot be opened.
     pub fn output(&self, offset: u64) -> anyhow::Result<OutputTail> {
-        let reader =
-            SpoolReader::open_at(&self.spool, offset).with_context(|| format!("open the spool of attempt {}", self.attempt))?;
+        let reader = SpoolReader::open_at(&self.spool, offset).with_context(|| format!("open the spool of attempt {}", self.attempt))?;
         Ok(OutputTail { reader, state: self.state.clone() })
     }
 

@@ -64,7 +64,12 @@ impl Executor {
 
     async fn lost(&self, grant: &Grant, dir: &Path) -> Finished {
         let facts = exit_facts(dir).ok().flatten();
-        let author = Author { attempt: &grant.attempt, workflow: &grant.workflow, session: grant.workspace.session.as_ref(), branch: &grant.workspace.branch };
+        let author = Author {
+            attempt: &grant.attempt,
+            workflow: &grant.workflow,
+            session: grant.workspace.session.as_ref(),
+            branch: &grant.workspace.branch,
+        };
         let kept = match self.workspaces.reopen(grant).await {
             Some(ready) => ready.keep(&author, &self.blobs, dir).await.unwrap_or_else(|error| {
                 tracing::error!(attempt = %grant.attempt, error = format!("{error:#}"), "the work of a lost attempt could not be kept; its workspace stays");

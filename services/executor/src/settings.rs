@@ -72,7 +72,8 @@ fn credentials(text: &str) -> anyhow::Result<Vec<Credential>> {
     let entries = text.split(',').map(str::trim).filter(|e| !e.is_empty());
     entries
         .map(|entry| {
-            let (host, source) = entry.split_once('=').context("HOPYARD_GIT_CREDENTIALS: an entry is `host=env:NAME` or `host=file:PATH`")?;
+            let (host, source) =
+                entry.split_once('=').context("HOPYARD_GIT_CREDENTIALS: an entry is `host=env:NAME` or `host=file:PATH`")?;
             let (user, host) = host.split_once('@').unwrap_or(("git", host));
             let token = Token::parse(source, environment).with_context(|| format!("HOPYARD_GIT_CREDENTIALS: the token of {host}"))?;
             Ok(Credential { host: host.to_owned(), user: user.to_owned(), token })

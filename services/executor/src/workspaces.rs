@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use hopyard_blobs::{Blobs, Digest};
-use hopyard_contract::message::{Grant, Pin, PinReply, WorkspaceOrder};
+use hopyard_contract::message::{Grant, Pin, PinReply, Restore, WorkspaceOrder};
 use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::run::{BlobRef, ChangedFile, GitResult};
 use hopyard_contract::subject::Verb;
@@ -18,6 +18,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::settings::Settings;
+
+/// Author of the commits that the executor makes.
+pub(crate) const AUTHOR: &str = "Hopyard <hopyard@localhost>";
 
 /// The workspaces of this executor.
 pub(crate) struct Workspaces {
@@ -52,6 +55,9 @@ pub(crate) struct Record {
     pub(crate) url: String,
     /// Commit the run started from.
     pub(crate) base: String,
+    /// Commit of the repository that bundles build on; `base` if absent. They differ once a session goes on with another run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<String>,
     /// Last snapshot.
     pub(crate) head: String,
     /// `<run>-g<k>` that uses it now.
@@ -183,28 +189,35 @@ impl Workspaces {
         let mirror = self.mirrors.mirror(url).await.map_err(anyhow::Error::from)?;
         // The worktree's name within the mirror: that of the directory, which a session keeps from run to run.
         let name = path.file_name().map_or_else(|| id.to_owned(), |n| n.to_string_lossy().into_owned());
-        if let (Ok(Some(workspace)), Some(mut record)) = (mirror.workspace(path, &name), read_record(&path.with_extension("json")).await) {
+        if let (Ok(Some(workspace)), Some(record)) = (mirror.workspace(path, &name), read_record(&path.with_extension("json")).await) {
             // Already there: this executor was restarted, or the session goes on with another run.
-            if record.owner != id {
-                record.base = self.pinned(grant, record.head.clone()).await?;
-                record.owner = id.to_owned();
-                write_record(path, &record).await?;
+            let mut git = Git { workspace, record };
+            if git.record.owner != id {
+                catch_up(&mut git, grant, path, blobs).await?;
+                git.record.base = self.pinned(grant, git.record.head.clone()).await?;
+                git.record.owner = id.to_owned();
+                write_record(path, &git.record).await?;
             }
-            return Ok(Opened { git: Some(Git { workspace, record }) });
+            return Ok(Opened { git: Some(git) });
         }
-        let base = match &order.commit {
-            Some(commit) => mirror.resolve(Some(commit)).await.map_err(anyhow::Error::from)?,
-            None => {
+        // Restored first: a session's base is in no branch of the repository, only in what was kept.
+        let restored = match &order.restore {
+            Some(restore) => Some(restore_commit(&mirror, restore, path, blobs).await?),
+            None => None,
+        };
+        let base = match (&order.commit, &restored) {
+            (Some(commit), _) => mirror.resolve(Some(commit)).await.map_err(anyhow::Error::from)?,
+            // The session goes on elsewhere: the run starts from where the one before left it.
+            (None, Some(head)) => self.pinned(grant, head.clone()).await?,
+            (None, None) => {
                 let resolved = mirror.resolve(order.reference.as_deref()).await.map_err(anyhow::Error::from)?;
                 self.pinned(grant, resolved).await?
             }
         };
-        let head = match &order.restore {
-            Some(restore) => restore_commit(&mirror, &restore.commit, restore.bundle.as_ref(), &base, path, blobs).await?,
-            None => base.clone(),
-        };
+        let head = restored.unwrap_or_else(|| base.clone());
         let workspace = mirror.open_workspace(path, &name, &head, id).await.map_err(anyhow::Error::from)?;
-        let record = Record { url: url.clone(), base, head, owner: id.to_owned() };
+        let origin = order.restore.as_ref().and_then(|restore| restore.origin.clone()).or_else(|| Some(base.clone()));
+        let record = Record { url: url.clone(), base, origin, head, owner: id.to_owned() };
         write_record(path, &record).await?;
         Ok(Opened { git: Some(Git { workspace, record }) })
     }
@@ -221,6 +234,13 @@ impl Workspaces {
 }
 
 impl Ready {
+    /// The mirror, the commit the run started from and the last snapshot; absent without a repository.
+    pub(crate) async fn work(&self) -> Option<(Mirror, String, String)> {
+        let state = self.shared.state.lock().await;
+        let git = state.as_ref().and_then(|opened| opened.git.as_ref())?;
+        Some((git.workspace.mirror().clone(), git.record.base.clone(), git.record.head.clone()))
+    }
+
     /// Keeps what the attempt left: a commit, the run's branch, patch and bundle.
     pub(crate) async fn keep(&self, author: &Author<'_>, blobs: &Blobs, scratch: &Path) -> anyhow::Result<Kept> {
         let mut state = self.shared.state.lock().await;
@@ -229,7 +249,7 @@ impl Ready {
         write_record(&self.path, &git.record).await?;
         let (mirror, record) = (git.workspace.mirror().clone(), git.record.clone());
         drop(state);
-        let result = hand_over(&mirror, &record.base, &commit, author.branch, blobs, scratch).await?;
+        let result = hand_over(&mirror, &record, &commit, author.branch, blobs, scratch).await?;
         Ok(Kept { snapshot: Some(commit), result: Some(result) })
     }
 }
@@ -248,7 +268,7 @@ async fn snapshot(git: &mut Git, author: &Author<'_>) -> anyhow::Result<String> 
     let refname = format!("refs/hopyard/{}/{}/{}", attempt.run, attempt.step, attempt.n);
     let taken = git
         .workspace
-        .snapshot(Snapshot { message: &message, refname: &refname, parent: &git.record.head, author: "Hopyard <hopyard@localhost>" })
+        .snapshot(Snapshot { message: &message, refname: &refname, parent: &git.record.head, author: AUTHOR })
         .await
         .context("the snapshot failed; the workspace stays as it is")?;
     if !taken.skipped.is_empty() {
@@ -268,24 +288,50 @@ async fn keep_and_reset(git: &mut Git, grant: &Grant, commit: &str) -> anyhow::R
     Ok(())
 }
 
-async fn restore_commit(mirror: &Mirror, commit: &str, bundle: Option<&BlobRef>, base: &str, path: &Path, blobs: &Blobs) -> anyhow::Result<String> {
-    if commit == base || mirror.has_commit(commit).await? {
-        return Ok(commit.to_owned());
+/// A session may have gone on at another executor since its directory here was left: then it starts from what was kept there.
+async fn catch_up(git: &mut Git, grant: &Grant, path: &Path, blobs: &Blobs) -> anyhow::Result<()> {
+    let Some(restore) = &grant.workspace.restore else { return Ok(()) };
+    let mirror = git.workspace.mirror().clone();
+    if mirror.is_ancestor(&restore.commit, &git.record.head).await? {
+        return Ok(());
     }
-    let bundle = bundle.with_context(|| format!("the work of the earlier workspace ({commit}) was not stored"))?;
+    let head = restore_commit(&mirror, restore, path, blobs).await?;
+    keep_and_reset(git, grant, &head).await?;
+    git.record.origin = restore.origin.clone();
+    Ok(())
+}
+
+async fn restore_commit(mirror: &Mirror, restore: &Restore, path: &Path, blobs: &Blobs) -> anyhow::Result<String> {
+    let commit = &restore.commit;
+    if mirror.has_commit(commit).await? {
+        return Ok(commit.clone());
+    }
+    let Some(bundle) = &restore.bundle else {
+        // Nothing was changed: the commit is one of the repository's own.
+        return mirror.resolve(Some(commit)).await.with_context(|| format!("the work of the earlier workspace ({commit}) was not stored"));
+    };
     let file = path.with_extension("restore");
     let digest: Digest = bundle.digest.parse().context("the bundle's digest is not valid")?;
     blobs.read_to_file(&digest, &file).await.context("the bundle of the earlier workspace cannot be read")?;
     let imported = mirror.import_bundle(&file, commit).await.context("the bundle of the earlier workspace cannot be used");
     tokio::fs::remove_file(&file).await?;
     imported?;
-    Ok(commit.to_owned())
+    Ok(commit.clone())
 }
 
 /// Sets the branch and stores patch and bundle.
-async fn hand_over(mirror: &Mirror, base: &str, head: &str, branch: &str, blobs: &Blobs, scratch: &Path) -> anyhow::Result<GitResult> {
-    let mut result =
-        GitResult { base: base.to_owned(), head: head.to_owned(), branch: branch.to_owned(), files: Vec::new(), insertions: 0, deletions: 0, patch: None, bundle: None };
+async fn hand_over(mirror: &Mirror, record: &Record, head: &str, branch: &str, blobs: &Blobs, scratch: &Path) -> anyhow::Result<GitResult> {
+    let base = record.base.as_str();
+    let mut result = GitResult {
+        base: base.to_owned(),
+        head: head.to_owned(),
+        branch: branch.to_owned(),
+        files: Vec::new(),
+        insertions: 0,
+        deletions: 0,
+        patch: None,
+        bundle: None,
+    };
     // The branch lives in our mirror: it simply follows the work.
     mirror.point_branch(branch, head).await.context("the branch could not be set")?;
     if base == head {
@@ -302,7 +348,9 @@ async fn hand_over(mirror: &Mirror, base: &str, head: &str, branch: &str, blobs:
     let (patch, bundle) = (scratch.join("patch"), scratch.join("bundle"));
     mirror.patch(base, head, &patch).await.context("the patch could not be made")?;
     result.patch = Some(put(blobs, &patch).await?);
-    if mirror.bundle(base, head, branch, &bundle).await.context("the bundle could not be made")? {
+    // On top of the repository's own commits, so that whoever has those can use it.
+    let origin = record.origin.as_deref().unwrap_or(base);
+    if mirror.bundle(origin, head, branch, &bundle).await.context("the bundle could not be made")? {
         result.bundle = Some(put(blobs, &bundle).await?);
     }
     Ok(result)
@@ -340,3 +388,6 @@ pub(crate) fn kind(order: &WorkspaceOrder) -> &'static str {
         (WorkspaceMode::Temporary, _) => "temporary",
     }
 }
+
+#[cfg(test)]
+mod tests;

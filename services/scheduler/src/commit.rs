@@ -26,6 +26,9 @@ use crate::settings::Settings;
 mod accept;
 mod apply;
 mod executors;
+mod inventory;
+mod sessions;
+mod supersede;
 mod ticks;
 
 /// Most inputs of one transaction.
@@ -34,7 +37,14 @@ const BATCH: usize = 500;
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Starts the loop.
-pub(crate) fn start(ctx: &Context, store: Arc<dyn RunStore>, presence: Presence, follow_up: FollowUp, works: mpsc::Receiver<Work>, settings: Settings) -> Arc<Notify> {
+pub(crate) fn start(
+    ctx: &Context,
+    store: Arc<dyn RunStore>,
+    presence: Presence,
+    follow_up: FollowUp,
+    works: mpsc::Receiver<Work>,
+    settings: Settings,
+) -> Arc<Notify> {
     let wake_probe = Arc::new(Notify::new());
     let committer = Committer {
         store,
@@ -106,10 +116,15 @@ impl Committer {
         let mut wait = Duration::ZERO;
         loop {
             readiness.tick("commit", LONGEST);
+            let mut swept = false;
             let first = tokio::select! {
                 biased;
                 work = works.recv() => match work { Some(work) => Some(work), None => return },
                 () = tokio::time::sleep(wait.saturating_sub(look_at.elapsed())) => None,
+                () = self.follow_up.outbox().swept() => {
+                    swept = true;
+                    None
+                }
                 () = drain.cancelled() => {
                     // Whatever has been asked is answered; then another scheduler, or none, takes over.
                     works.close();
@@ -122,7 +137,7 @@ impl Committer {
             {
                 batch.push(work);
             }
-            let due = look_at.elapsed() >= wait;
+            let due = swept || look_at.elapsed() >= wait;
             self.commit(batch, due).await;
             if due || std::mem::take(&mut self.reread) || look_at.elapsed() > Duration::from_secs(1) {
                 wait = self.until_next_due().await;
@@ -137,7 +152,9 @@ impl Committer {
     /// Time until something is due: re-read after each look, every second while anything is leased, else every 30 s.
     async fn until_next_due(&mut self) -> Duration {
         match self.store.next_due().await {
-            Ok(Some(at)) => (at - Utc::now()).to_std().unwrap_or(Duration::from_millis(5)).clamp(Duration::from_millis(5), Duration::from_secs(1)),
+            Ok(Some(at)) => {
+                (at - Utc::now()).to_std().unwrap_or(Duration::from_millis(5)).clamp(Duration::from_millis(5), Duration::from_secs(1))
+            }
             Ok(None) if self.follow_up.outbox().has_done() => Duration::from_millis(500),
             Ok(None) => LONGEST,
             Err(error) => {
@@ -182,7 +199,9 @@ impl Committer {
                         let fault = RpcError { code: "engine_error".to_owned(), detail: error.to_string() };
                         for work in &batch {
                             match work {
-                                Work::Reports(delivery, _) => crate::ears::set_aside(&self.bus, delivery, "engine_error", &fault.detail).await,
+                                Work::Reports(delivery, _) => {
+                                    crate::ears::set_aside(&self.bus, delivery, "engine_error", &fault.detail).await
+                                }
                                 work => work.refuse(&fault).await,
                             }
                         }
@@ -325,7 +344,10 @@ impl Round {
 fn difference(before: Option<&RunState>, after: RunState, events: Vec<Event>) -> RunWrite {
     let changed_step = |i: usize| before.is_none_or(|b| b.steps.get(i) != after.steps.get(i));
     let changed_attempt = |i: usize| before.is_none_or(|b| b.attempts.get(i) != after.attempts.get(i));
-    let steps = (0..after.steps.len()).filter(|i| changed_step(*i)).map(|i| (u32::try_from(i).unwrap_or(u32::MAX), after.steps[i].clone())).collect();
+    let steps = (0..after.steps.len())
+        .filter(|i| changed_step(*i))
+        .map(|i| (u32::try_from(i).unwrap_or(u32::MAX), after.steps[i].clone()))
+        .collect();
     let attempts = (0..after.attempts.len()).filter(|i| changed_attempt(*i)).map(|i| after.attempts[i].clone()).collect();
     let timer = match before {
         Some(before) if before.timer == after.timer => None,

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use hopyard_contract::duration::Span;
 use hopyard_contract::event::{Event, EventType};
-use hopyard_contract::message::{Finished, Grant, KillOrder, KillReply, Pin, PinReply, RenewAnswer, Renewal, Started, WorkspaceSaved};
+use hopyard_contract::message::{
+    Finished, Grant, KillOrder, KillReply, Pin, PinReply, RenewAnswer, Renewal, Restore, Started, WorkspaceSaved,
+};
 use hopyard_contract::run::{RunState, WorkspaceRow};
 use hopyard_contract::status::{PendingReason, RunStatus};
 use hopyard_contract::{AttemptId, Name, RunId};
@@ -74,6 +76,8 @@ pub struct Lease {
     pub length: Span,
     /// The kept workspace of the run's session, if it has one.
     pub session_workspace: Option<WorkspaceRow>,
+    /// The work that the session's last run left, wherever its directory is.
+    pub session_work: Option<Restore>,
 }
 
 /// A request to end the run.

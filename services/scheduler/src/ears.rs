@@ -37,7 +37,11 @@ pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox,
                     });
                 }
                 Verb::Status => {
-                    let answer = incoming.read::<StatusQuery>().map(|_| SchedulerStatus { id: id.clone(), outbox_ms: outbox.age_ms(), version: env!("CARGO_PKG_VERSION").to_owned() });
+                    let answer = incoming.read::<StatusQuery>().map(|_| SchedulerStatus {
+                        id: id.clone(),
+                        outbox_ms: outbox.age_ms(),
+                        version: env!("CARGO_PKG_VERSION").to_owned(),
+                    });
                     incoming.answer(answer).await;
                 }
                 Verb::Drain => on_drain(&bus, &incoming).await,

@@ -81,7 +81,8 @@ impl FollowUp {
 /// Sends tickets to a pool: as many as there are claimable steps and, by the beats, free slots; at least 1, at most 64.
 pub(crate) async fn ring(bus: &Bus, presence: &Presence, pool: &Name, claimable: u64) {
     let alive = presence.alive("executor", Duration::from_secs(15));
-    let free: u64 = alive.iter().filter(|(beat, _)| beat.pool.as_ref() == Some(pool) && !beat.draining).map(|(beat, _)| u64::from(beat.free)).sum();
+    let free: u64 =
+        alive.iter().filter(|(beat, _)| beat.pool.as_ref() == Some(pool) && !beat.draining).map(|(beat, _)| u64::from(beat.free)).sum();
     let count = claimable.min(free.max(1)).min(64);
     instruments::tickets().with_label_values(&[pool.as_str()]).inc_by(count);
     let ticket = encode(&Ticket { v: MESSAGE_VERSION, pool: pool.clone() });

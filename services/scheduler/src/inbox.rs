@@ -1,6 +1,9 @@
 //! The inbox of the group-commit loop: bounded, so that a slow store slows those who ask and not the memory.
 
-use hopyard_contract::message::{Accept, AcceptReply, Claim, ClaimReply, Hello, KillReply, KillRun, Pin, PinReply, Renew, RenewReply, Reports, RpcError, WorkspacesQuery, WorkspacesReply};
+use hopyard_contract::message::{
+    Accept, AcceptReply, Claim, ClaimReply, Hello, KillReply, KillRun, Pin, PinReply, Renew, RenewReply, Reports, RpcError,
+    WorkspacesQuery, WorkspacesReply,
+};
 use hopyard_runtime::consume::Delivery;
 use hopyard_runtime::rpc::Incoming;
 use serde::Serialize;

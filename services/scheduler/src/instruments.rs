@@ -27,7 +27,12 @@ pub(crate) fn commits() -> &'static IntCounterVec {
 pub(crate) fn commit_seconds() -> &'static HistogramVec {
     static CELL: OnceLock<HistogramVec> = OnceLock::new();
     CELL.get_or_init(|| {
-        seconds("hopyard_scheduler_commit_duration_seconds", "Length of transactions of the group-commit loop.", &[], &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0])
+        seconds(
+            "hopyard_scheduler_commit_duration_seconds",
+            "Length of transactions of the group-commit loop.",
+            &[],
+            &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0],
+        )
     })
 }
 

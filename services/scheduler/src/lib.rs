@@ -31,7 +31,7 @@ use crate::settings::Settings;
 /// When the store is locked by another scheduler, or a setting is not valid.
 pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let settings = Settings::read(&ctx.config)?;
-    let store = open(&ctx).await?;
+    let store = Store::open_migrated(&ctx.config.store_url(), Duration::from_secs(30)).await.context("the store cannot be opened")?;
     let runs = store.runs().await?;
     ctx.readiness.set("store", ComponentHealth::ok());
     let presence = Presence::watch(&ctx.bus, &ctx.tasks);
@@ -41,40 +41,7 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let wake_probe = commit::start(&ctx, runs.clone(), presence.clone(), follow_up, works, settings);
     ears::start(&ctx, runs.clone(), inbox, outbox.clone()).await?;
     probe::start(&ctx, runs, presence, wake_probe);
-    let (id, host, tasks) = (ctx.id.clone(), ctx.host.clone(), ctx.tasks.clone());
-    presence::beat(&ctx.bus, &ctx.tasks, move || Beat {
-        kind: "scheduler".to_owned(),
-        id: id.clone(),
-        host: host.clone(),
-        pool: None,
-        slots: 0,
-        free: 0,
-        claimed_ms_ago: None,
-        draining: tasks.draining().is_cancelled(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        disk_free: 0,
-        outbox_ms: outbox.age_ms(),
-    });
+    let own = ctx.clone();
+    presence::beat(&ctx.bus, &ctx.tasks, move || Beat { outbox_ms: outbox.age_ms(), ..own.beat() });
     Ok(())
-}
-
-/// Opens and migrates the store; one that is not there yet is waited for.
-async fn open(ctx: &Context) -> anyhow::Result<Store> {
-    let url = ctx.config.store_url();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        let opened = async {
-            let store = Store::open(&url).await?;
-            store.migrate().await?;
-            Ok::<_, hopyard_store::Error>(store)
-        };
-        match opened.await {
-            Ok(store) => return Ok(store),
-            Err(error) if error.is_transient() && tokio::time::Instant::now() < deadline => {
-                tracing::warn!(%error, "the store does not answer yet");
-                tokio::time::sleep(Duration::from_millis(300)).await;
-            }
-            Err(error) => return Err(error).context("the store cannot be opened"),
-        }
-    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::Utc;
 use hopyard_runtime::{Bus, Context};
 use hopyard_store::runs::{OutboxMessage, RunStore};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Rows of others are taken when they are older than this.
 const ABANDONED_MS: u64 = 5_000;
@@ -19,6 +19,8 @@ const WINDOW: usize = 1024;
 pub(crate) struct Outbox {
     rows: mpsc::Sender<(i64, Vec<OutboxMessage>)>,
     done: Arc<Mutex<Vec<i64>>>,
+    under_way: Arc<AtomicU64>,
+    swept: Arc<Notify>,
     oldest_ms: Arc<AtomicU64>,
 }
 
@@ -26,7 +28,7 @@ impl Outbox {
     /// Starts the publisher and the sweep for rows that nobody published.
     pub(crate) fn start(ctx: &Context, store: Arc<dyn RunStore>) -> Self {
         let (rows, mut queue) = mpsc::channel::<(i64, Vec<OutboxMessage>)>(WINDOW);
-        let outbox = Self { rows, done: Arc::default(), oldest_ms: Arc::default() };
+        let outbox = Self { rows, done: Arc::default(), under_way: Arc::default(), swept: Arc::default(), oldest_ms: Arc::default() };
         let (bus, own, stop, tasks) = (ctx.bus.clone(), outbox.clone(), ctx.tasks.stopping().clone(), ctx.tasks.clone());
         ctx.tasks.spawn("outbox", async move {
             while let Some(Some((id, messages))) = stop.run_until_cancelled(queue.recv()).await {
@@ -34,11 +36,15 @@ impl Outbox {
                 // Acknowledgements are awaited beside the next row, so that many are under way.
                 let own = own.clone();
                 tasks.spawn_part("outbox-row", async move {
+                    let mut outcome = Ok(());
                     for publishing in sent {
-                        publishing.stored().await?;
+                        outcome = outcome.and(publishing.stored().await.map(drop));
                     }
-                    own.done.lock().unwrap_or_else(PoisonError::into_inner).push(id);
-                    Ok(())
+                    if outcome.is_ok() {
+                        own.done.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+                    }
+                    own.under_way.fetch_sub(1, Ordering::Relaxed);
+                    Ok(outcome?)
                 });
             }
             Ok(())
@@ -67,13 +73,16 @@ impl Outbox {
                 publishing.stored().await?;
             }
             self.done.lock().unwrap_or_else(PoisonError::into_inner).push(row.id);
+            self.swept.notify_one();
         }
         Ok(())
     }
 
     /// Publishes the messages of a committed row; a full queue leaves them to the sweep.
     pub(crate) fn publish(&self, id: i64, messages: Vec<OutboxMessage>) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
         if self.rows.try_send((id, messages)).is_err() {
+            self.under_way.fetch_sub(1, Ordering::Relaxed);
             tracing::warn!("the outbox queue is full; the sweep will publish");
         }
     }
@@ -88,9 +97,14 @@ impl Outbox {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
     }
 
-    /// Whether published rows wait for deletion.
+    /// Waits until the sweep has published rows that nobody else did: no transaction may be near to delete them.
+    pub(crate) async fn swept(&self) {
+        self.swept.notified().await;
+    }
+
+    /// Whether published rows wait for deletion, or will in a moment.
     pub(crate) fn has_done(&self) -> bool {
-        !self.done.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.under_way.load(Ordering::Relaxed) > 0 || !self.done.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Age of the oldest row that nobody has published; 0 as long as nothing is late.

@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hopyard_executor::process::environment::{self, Identity};
-use hopyard_executor::process::{
-    ExitFacts, Limits, ProcessSpec, SPOOL_FILE, SpoolReader, StepProcess, StepSpec, Stream, exit_facts, tree,
-};
+use hopyard_executor::process::{ExitFacts, Limits, ProcessSpec, SPOOL_FILE, SpoolReader, StepProcess, StepSpec, Stream, exit_facts, tree};
 
 /// Longest time anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -159,8 +157,7 @@ pub(crate) fn stand_in(args: &[OsString]) -> ExitCode {
     let bench = Bench { attempt: attempt.to_str().unwrap().to_owned(), ..Bench::new() };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let (process, supervision) =
-            StepProcess::spawn(ProcessSpec { dir: dir.to_owned(), ..bench.spec(&["sh", "-c", script]) }).unwrap();
+        let (process, supervision) = StepProcess::spawn(ProcessSpec { dir: dir.to_owned(), ..bench.spec(&["sh", "-c", script]) }).unwrap();
         tokio::runtime::Handle::current().spawn(supervision);
         process.wait().await.unwrap();
     });

@@ -38,7 +38,8 @@ pub(crate) async fn a_signal_is_told() {
 
 pub(crate) async fn the_environment_is_exactly_the_built_one() {
     let mut bench = Bench::new();
-    let values = [("EQUALS", "a=b=c"), ("SPACES", "  two  words "), ("LINES", "one\ntwo\n"), ("UTF8", "gr\u{fc}\u{df} \u{1f98a}"), ("EMPTY", "")];
+    let values =
+        [("EQUALS", "a=b=c"), ("SPACES", "  two  words "), ("LINES", "one\ntwo\n"), ("UTF8", "gr\u{fc}\u{df} \u{1f98a}"), ("EMPTY", "")];
     bench.declared = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let facts = bench.run(&["env", "-0"]).await;
     assert!(facts.succeeded(), "{facts:?}");
@@ -144,7 +145,8 @@ pub(crate) async fn a_cgroup_is_used_or_its_refusal_is_said() {
         // A hierarchy that may only be read is a refusal too.
         let real = std::fs::create_dir(&group).is_ok() && real;
         bench.cgroup = Some(group.clone());
-        let process = bench.shell("trap '' TERM; cat /proc/self/cgroup; (setsid sh -c \"trap '' TERM; exec sleep 1000\" &); exec sleep 1000");
+        let process =
+            bench.shell("trap '' TERM; cat /proc/self/cgroup; (setsid sh -c \"trap '' TERM; exec sleep 1000\" &); exec sleep 1000");
         crate::bench::wait_for_output(&process, ":/").await;
         process.kill("operator", false);
         let facts = tokio::time::timeout(PATIENCE, bench.end_of(&process)).await.unwrap();

@@ -15,8 +15,12 @@ use crate::instruments;
 
 impl Committer {
     pub(super) async fn on_accept(&mut self, tx: &mut dyn RunTx, round: &mut Round, accept: &Accept) -> Result<AcceptReply, StoreError> {
-        let news: Vec<(&Name, &NewRun)> =
-            accept.submissions.iter().flat_map(|s| s.items.iter().map(move |item| (&s.namespace, item))).filter_map(|(ns, item)| if let SubmissionItem::Run(new) = item { Some((ns, &**new)) } else { None }).collect();
+        let news: Vec<(&Name, &NewRun)> = accept
+            .submissions
+            .iter()
+            .flat_map(|s| s.items.iter().map(move |item| (&s.namespace, item)))
+            .filter_map(|(ns, item)| if let SubmissionItem::Run(new) = item { Some((ns, &**new)) } else { None })
+            .collect();
         let mut known = Known::gather(tx, &news).await?;
         // Keys that this transaction has made already.
         for (namespace, key, row) in &round.writes.keys {
@@ -40,7 +44,8 @@ struct Known {
 
 impl Known {
     async fn gather(tx: &mut dyn RunTx, news: &[(&Name, &NewRun)]) -> Result<Self, StoreError> {
-        let mut keys: Vec<(Name, String)> = news.iter().filter_map(|(ns, new)| new.request.idempotency_key.clone().map(|key| ((*ns).clone(), key))).collect();
+        let mut keys: Vec<(Name, String)> =
+            news.iter().filter_map(|(ns, new)| new.request.idempotency_key.clone().map(|key| ((*ns).clone(), key))).collect();
         keys.sort();
         keys.dedup();
         let hashes: HashSet<&str> = news.iter().map(|(_, new)| new.plan_hash.as_str()).collect();
@@ -49,7 +54,8 @@ impl Known {
         let mut parents = HashMap::new();
         let namespaces: HashSet<&Name> = news.iter().map(|(ns, _)| *ns).collect();
         for namespace in namespaces {
-            let after: Vec<RunId> = news.iter().filter(|(ns, _)| *ns == namespace).flat_map(|(_, new)| new.request.after.iter().copied()).collect();
+            let after: Vec<RunId> =
+                news.iter().filter(|(ns, _)| *ns == namespace).flat_map(|(_, new)| new.request.after.iter().copied()).collect();
             if !after.is_empty() {
                 parents.extend(tx.statuses(namespace, &after).await?);
             }
@@ -63,7 +69,12 @@ impl Known {
     }
 }
 
-async fn one_submission(tx: &mut dyn RunTx, round: &mut Round, known: &mut Known, submission: &Submission) -> Result<Vec<Verdict>, StoreError> {
+async fn one_submission(
+    tx: &mut dyn RunTx,
+    round: &mut Round,
+    known: &mut Known,
+    submission: &Submission,
+) -> Result<Vec<Verdict>, StoreError> {
     if let Some(head) = &submission.receipt {
         // A redelivery: the commit happened, its answer was lost.
         if let Some(receipt) = tx.receipt(head.seq, head.time_ns).await? {
@@ -73,14 +84,17 @@ async fn one_submission(tx: &mut dyn RunTx, round: &mut Round, known: &mut Known
             return Ok(receipt.items.clone());
         }
     }
+    let mut born = Vec::new();
     let verdicts: Vec<Verdict> = submission
         .items
         .iter()
         .map(|item| match item {
             SubmissionItem::Rejected(errors) => Verdict::rejected(errors.clone()),
-            SubmissionItem::Run(new) => one_run(round, known, &submission.namespace, new),
+            SubmissionItem::Done(verdict) => verdict.clone(),
+            SubmissionItem::Run(new) => one_run(round, known, &submission.namespace, new, &mut born),
         })
         .collect();
+    round.supersede(tx, &born).await?;
     for verdict in &verdicts {
         let label = match verdict.status {
             VerdictStatus::Accepted => "accepted",
@@ -90,7 +104,14 @@ async fn one_submission(tx: &mut dyn RunTx, round: &mut Round, known: &mut Known
         instruments::submissions().with_label_values(&[label]).inc();
     }
     if let Some(head) = &submission.receipt {
-        let receipt = Receipt { v: 1, id: head.seq.to_string(), seq: Some(head.seq), namespace: submission.namespace.clone(), received_at: submission.received_at, items: verdicts.clone() };
+        let receipt = Receipt {
+            v: 1,
+            id: head.seq.to_string(),
+            seq: Some(head.seq),
+            namespace: submission.namespace.clone(),
+            received_at: submission.received_at,
+            items: verdicts.clone(),
+        };
         round.writes.outbox.push(OutboxMessage {
             subject: subject::receipt(&submission.namespace, head.seq),
             id: format!("receipt:{}:{}", head.seq, head.time_ns),
@@ -102,11 +123,15 @@ async fn one_submission(tx: &mut dyn RunTx, round: &mut Round, known: &mut Known
     Ok(verdicts)
 }
 
-fn one_run(round: &mut Round, known: &mut Known, namespace: &Name, new: &NewRun) -> Verdict {
+fn one_run(round: &mut Round, known: &mut Known, namespace: &Name, new: &NewRun, born: &mut Vec<RunId>) -> Verdict {
     let request = &new.request;
     let key = request.idempotency_key.clone().map(|key| (namespace.clone(), key));
     if let Some(state) = round.state(new.run_id) {
-        return if state.run.namespace == *namespace { Verdict::accepted(new.run_id) } else { Verdict::rejected(vec![FieldError::new("unknown_run", "", "the run id is taken")]) };
+        return if state.run.namespace == *namespace {
+            Verdict::accepted(new.run_id)
+        } else {
+            Verdict::rejected(vec![FieldError::new("unknown_run", "", "the run id is taken")])
+        };
     }
     if let Some(row) = key.as_ref().and_then(|key| known.keys.get(key)) {
         if row.request_hash == new.request_hash {
@@ -126,7 +151,11 @@ fn one_run(round: &mut Round, known: &mut Known, namespace: &Name, new: &NewRun)
         return Verdict::rejected(vec![FieldError::new("unknown_run", format!("/after/{position}"), "there is no such run")]);
     }
     let Some(plan) = known.plans.get(&new.plan_hash) else {
-        return Verdict::rejected(vec![FieldError::new("unknown_definition", "/workflow", "the workflow's plan is not stored; store the workflow again")]);
+        return Verdict::rejected(vec![FieldError::new(
+            "unknown_definition",
+            "/workflow",
+            "the workflow's plan is not stored; store the workflow again",
+        )]);
     };
     let decision = birth(
         &Birth {
@@ -140,6 +169,7 @@ fn one_run(round: &mut Round, known: &mut Known, namespace: &Name, new: &NewRun)
         round.now,
     );
     round.keep(new.run_id, decision);
+    born.push(new.run_id);
     if let Some((namespace, key)) = key {
         let row = KeyRow { run: new.run_id, request_hash: new.request_hash.clone() };
         known.keys.insert((namespace.clone(), key.clone()), row.clone());

@@ -57,9 +57,11 @@ impl Committer {
             Work::Claim(ask) => Answer::Claim(self.on_claim(tx, round, &ask.request).await?),
             Work::Renew(ask) => {
                 self.seen(&ask.request.executor);
-                let answers = ask.request.leases.iter().map(|renewal| match round.decide(renewal.attempt.run, &Input::Renew(renewal.clone(), self.settings.lease)) {
-                    Some(Reply::Renewed(answer)) => answer,
-                    _ => RenewAnswer { state: LeaseState::Stale, kill: None },
+                let answers = ask.request.leases.iter().map(|renewal| {
+                    match round.decide(renewal.attempt.run, &Input::Renew(renewal.clone(), self.settings.lease)) {
+                        Some(Reply::Renewed(answer)) => answer,
+                        _ => RenewAnswer { state: LeaseState::Stale, kill: None },
+                    }
                 });
                 Answer::Renew(hopyard_contract::message::RenewReply { leases: answers.collect() })
             }

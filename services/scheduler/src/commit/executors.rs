@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashSet};
 
 use hopyard_contract::message::{Claim, ClaimReply, Grant, Hello, HelloReply, ReclaimOrder, WorkspacesQuery, WorkspacesReply};
-use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
 use hopyard_contract::status::AttemptStatus;
 use hopyard_contract::{AttemptId, Name, RunId};
@@ -12,11 +11,22 @@ use hopyard_store::Error as StoreError;
 use hopyard_store::runs::{ClaimQuery, ExecutorRow, RunTx};
 use uuid::Uuid;
 
+use super::sessions::Session;
 use super::{Committer, Known, Round, apply};
-use crate::decide::{Input, Lease, Reply, Tick, grant};
+use crate::decide::{Effect, Input, Lease, Reply, Tick, grant};
 
 /// Most grants of one claim.
 const MAX_GRANTS: u32 = 64;
+/// A claim looks no further than this for something it may have.
+const MOST_CANDIDATES: u32 = 1000;
+
+/// What a claim made of a candidate.
+enum Leased {
+    Granted(Box<Grant>),
+    /// It waits for the executor that keeps the workspace of its session.
+    LeftTo(Name),
+    No,
+}
 
 impl Committer {
     /// Leases claimable steps, best first, as many as the executor has free slots.
@@ -28,38 +38,67 @@ impl Committer {
         let free = claim.free.min(MAX_GRANTS);
         // What earlier claims of this transaction took still looks claimable to the store, and one more tells whether there is more.
         let taken = u32::try_from(round.states.values().map(|l| l.after.live().count()).sum::<usize>()).unwrap_or(u32::MAX);
-        let query = ClaimQuery { pool: claim.pool.clone(), executor: claim.executor.clone(), limit: free.saturating_add(1).saturating_add(taken.min(500)), now: round.now };
-        let candidates = tx.candidates(&query).await?;
-        let unknown: Vec<RunId> = candidates.iter().map(|(id, _)| *id).filter(|id| !round.states.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect();
-        if !unknown.is_empty() {
-            let loaded = tx.load(&unknown).await?;
-            round.take(loaded);
-        }
-        self.lock_slots(tx, round, &candidates).await?;
+        let mut query = ClaimQuery {
+            pool: claim.pool.clone(),
+            executor: claim.executor.clone(),
+            limit: free.saturating_add(1).saturating_add(taken.min(500)),
+            now: round.now,
+        };
+        let may_judge = self.may_judge();
         let mut reply = ClaimReply { grants: Vec::new(), more: false };
-        for (run, step) in candidates {
-            if reply.grants.len() >= free as usize {
-                reply.more = true;
-                break;
+        let mut seen = HashSet::new();
+        loop {
+            let candidates = tx.candidates(&query).await?;
+            let all = candidates.len() < query.limit as usize;
+            let unknown: BTreeSet<RunId> = candidates.iter().map(|(id, _)| *id).filter(|id| !round.states.contains_key(id)).collect();
+            if !unknown.is_empty() {
+                let loaded = tx.load(&unknown.into_iter().collect::<Vec<_>>()).await?;
+                round.take(loaded);
             }
-            if let Some(grant) = self.lease_one(tx, round, claim, run, step).await? {
-                reply.grants.push(grant);
+            self.lock_slots(tx, round, &candidates).await?;
+            let mut left_to_others = false;
+            for (run, step) in candidates {
+                if !seen.insert((run, step.clone())) {
+                    continue;
+                }
+                if reply.grants.len() >= free as usize {
+                    reply.more = true;
+                    break;
+                }
+                match self.lease_one(tx, round, claim, run, step, may_judge).await? {
+                    Leased::Granted(grant) => reply.grants.push(*grant),
+                    Leased::LeftTo(executor) => {
+                        left_to_others = true;
+                        round.effects.push((run, Effect::RingExecutor(executor)));
+                    }
+                    Leased::No => {}
+                }
             }
+            // What is left to other executors must not hide what this one may have.
+            if reply.more || all || !left_to_others || query.limit >= MOST_CANDIDATES {
+                return Ok(reply);
+            }
+            query.limit = query.limit.saturating_mul(4);
         }
-        Ok(reply)
     }
 
     /// A claim whose answer was lost gets the same attempts again, as far as they are still leased.
     async fn repeated_claim(&self, tx: &mut dyn RunTx, round: &mut Round, claim: &Claim) -> Result<Option<ClaimReply>, StoreError> {
         let runs = tx.claimed(claim.claim_id).await?;
-        let unknown: Vec<RunId> = runs.iter().copied().filter(|id| !round.states.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect();
+        let unknown: Vec<RunId> =
+            runs.iter().copied().filter(|id| !round.states.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect();
         if !unknown.is_empty() {
             let loaded = tx.load(&unknown).await?;
             round.take(loaded);
         }
         let states = round.states.values().map(|l| &l.after);
         let grants: Vec<Grant> = states
-            .flat_map(|state| state.live().filter(|a| a.claim_id == claim.claim_id && a.executor == claim.executor).filter_map(|a| grant::grant(state, a.step.as_str(), a.n, self.settings.lease)))
+            .flat_map(|state| {
+                state
+                    .live()
+                    .filter(|a| a.claim_id == claim.claim_id && a.executor == claim.executor)
+                    .filter_map(|a| grant::grant(state, a.step.as_str(), a.n, self.settings.lease))
+            })
             .collect();
         Ok((!runs.is_empty() || !grants.is_empty()).then_some(ClaimReply { grants, more: true }))
     }
@@ -85,19 +124,29 @@ impl Committer {
         Ok(())
     }
 
-    async fn lease_one(&self, tx: &mut dyn RunTx, round: &mut Round, claim: &Claim, run: RunId, step: Name) -> Result<Option<Grant>, StoreError> {
-        let Some(state) = round.state(run) else { return Ok(None) };
-        let free = |round: &Round| state.run.slots.iter().all(|slot| slot.held || round.slots.get(&slot.key).is_none_or(|holders| holders.contains(&run) || holders.len() < slot.limit as usize));
+    async fn lease_one(
+        &self,
+        tx: &mut dyn RunTx,
+        round: &mut Round,
+        claim: &Claim,
+        run: RunId,
+        step: Name,
+        may_judge: bool,
+    ) -> Result<Leased, StoreError> {
+        let Some(state) = round.state(run) else { return Ok(Leased::No) };
+        let free = |round: &Round| {
+            state.run.slots.iter().all(|slot| {
+                slot.held || round.slots.get(&slot.key).is_none_or(|holders| holders.contains(&run) || holders.len() < slot.limit as usize)
+            })
+        };
         if !free(round) {
-            return Ok(None);
+            return Ok(Leased::No);
         }
         let keys: Vec<String> = state.run.slots.iter().filter(|s| !s.held).map(|s| s.key.clone()).collect();
-        let session_workspace = match (&state.run.session, state.plan.workspace.mode, &state.run.executor) {
-            (Some(session), WorkspaceMode::Persistent, None) => {
-                let url = state.run.repo.as_ref().map(|r| r.url.clone());
-                tx.session_workspace(&state.run.namespace.clone(), url.as_deref(), &session.clone()).await?
-            }
-            _ => None,
+        let (session_workspace, session_work) = match self.session(tx, round, claim, run, may_judge).await? {
+            Session::None => (None, None),
+            Session::At(executor) => return Ok(Leased::LeftTo(executor)),
+            Session::Continues(row, work) => (Some(*row), work),
         };
         let lease = Lease {
             step,
@@ -107,15 +156,16 @@ impl Committer {
             claim_id: claim.claim_id,
             length: self.settings.lease,
             session_workspace,
+            session_work,
         };
         match round.decide(run, &Input::Lease(lease)) {
             Some(Reply::Granted(grant)) => {
                 for key in keys {
                     round.slots.entry(key).or_default().insert(run);
                 }
-                Ok(Some(*grant))
+                Ok(Leased::Granted(grant))
             }
-            _ => Ok(None),
+            _ => Ok(Leased::No),
         }
     }
 
@@ -133,14 +183,17 @@ impl Committer {
             seen_at: round.now,
         });
         let bound = tx.bound_runs(&hello.executor).await?;
-        let unknown: Vec<RunId> = bound.iter().copied().filter(|id| !round.states.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect();
+        let unknown: Vec<RunId> =
+            bound.iter().copied().filter(|id| !round.states.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect();
         if !unknown.is_empty() {
             let loaded = tx.load(&unknown).await?;
             round.take(loaded);
         }
         let there: HashSet<&str> = hello.workspaces.iter().map(String::as_str).collect();
         for id in bound {
-            let lacks = round.state(id).is_some_and(|s| s.run.workspace.is_some() && !there.contains(format!("{id}-g{}", s.run.generation).as_str()));
+            let lacks = round
+                .state(id)
+                .is_some_and(|s| s.run.workspace.is_some() && !there.contains(format!("{id}-g{}", s.run.generation).as_str()));
             let why = if lacks { "the executor no longer has the workspace" } else { continue };
             round.decide(id, &Input::Tick(Tick { unbind: Some(why), ..Tick::default() }));
         }
@@ -148,7 +201,12 @@ impl Committer {
     }
 
     /// A janitor asks what of a host's disk may go.
-    pub(super) async fn on_workspaces(&mut self, tx: &mut dyn RunTx, round: &mut Round, query: &WorkspacesQuery) -> Result<WorkspacesReply, StoreError> {
+    pub(super) async fn on_workspaces(
+        &mut self,
+        tx: &mut dyn RunTx,
+        round: &mut Round,
+        query: &WorkspacesQuery,
+    ) -> Result<WorkspacesReply, StoreError> {
         let mut reply = WorkspacesReply { reclaimable: Vec::new(), keep: Vec::new(), unknown: Vec::new(), missing: Vec::new() };
         let rows = tx.workspaces(&query.found).await?;
         for id in &query.found {
@@ -164,6 +222,7 @@ impl Committer {
                 }
             }
         }
+        reply.missing = self.missing(tx, round, query).await?;
         Ok(reply)
     }
 

@@ -13,14 +13,20 @@ use crate::decide::{Input, Tick};
 /// Most runs of one look.
 const LOOK: u32 = 200;
 /// An executor that has been silent for this long is not counted on any more.
-const SILENT: Duration = Duration::from_secs(30);
+pub(super) const SILENT: Duration = Duration::from_secs(30);
 
 impl Committer {
     /// Ticks every run that has something due.
     pub(super) async fn look_at_clock(&mut self, tx: &mut dyn RunTx, round: &mut Round) -> Result<(), StoreError> {
         let may_expire = self.may_judge();
         let due = tx.due(round.now, LOOK).await?;
-        let unknown: Vec<_> = due.iter().copied().filter(|id| !round.states.contains_key(id)).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        let unknown: Vec<_> = due
+            .iter()
+            .copied()
+            .filter(|id| !round.states.contains_key(id))
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect();
         if !unknown.is_empty() {
             let loaded = tx.load(&unknown).await?;
             round.take(loaded);
@@ -42,7 +48,7 @@ impl Committer {
     }
 
     /// Leases are judged only after a whole lease of being connected and committing: before that, silence may be our own.
-    fn may_judge(&mut self) -> bool {
+    pub(super) fn may_judge(&mut self) -> bool {
         let reconnects = self.bus.reconnects();
         if !self.bus.connected() || reconnects != self.reconnects {
             self.reconnects = reconnects;
@@ -52,7 +58,7 @@ impl Committer {
     }
 
     /// Why a run should leave its executor.
-    fn why_unbind(&self, executor: &Name) -> Option<&'static str> {
+    pub(super) fn why_unbind(&self, executor: &Name) -> Option<&'static str> {
         let known = self.executors.get(executor);
         if known.is_some_and(|k| k.draining) {
             return Some("the executor drains");

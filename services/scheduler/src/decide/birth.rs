@@ -36,7 +36,8 @@ pub fn birth(birth: &Birth<'_>, now: DateTime<Utc>) -> Decision {
     let (request, plan) = (&birth.new.request, &birth.plan);
     let created_at = DateTime::from_timestamp_millis(birth.new.run_id.unix_millis()).unwrap_or(now);
     let pool = request.pool.clone().unwrap_or_else(Name::default_pool);
-    let time_limit = [plan.timeout, plan.budget.as_ref().and_then(|b| b.time), request.budget.as_ref().and_then(|b| b.time)].into_iter().flatten().min();
+    let time_limit =
+        [plan.timeout, plan.budget.as_ref().and_then(|b| b.time), request.budget.as_ref().and_then(|b| b.time)].into_iter().flatten().min();
     let run = Run {
         id: birth.new.run_id,
         namespace: birth.namespace.clone(),
@@ -70,6 +71,7 @@ pub fn birth(birth: &Birth<'_>, now: DateTime<Utc>) -> Decision {
         usage: Usage::default(),
         late_usage: None,
         result: None,
+        restore: None,
         generation: 0,
         executor: None,
         host: None,
@@ -104,7 +106,12 @@ pub fn birth(birth: &Birth<'_>, now: DateTime<Utc>) -> Decision {
     let state = RunState { run, steps, attempts: Vec::new(), plan: plan.clone(), timer: None };
     let mut change = Change { state, events: Vec::new(), effects: Vec::new(), reply: Reply::None, now };
     change.state.run.slots = slots(&change.state);
-    change.event(EventType::RunAccepted, None, None, json!({"workflow": birth.new.workflow, "priority": request.priority, "rerun_of": request.rerun_of}));
+    change.event(
+        EventType::RunAccepted,
+        None,
+        None,
+        json!({"workflow": birth.new.workflow, "priority": request.priority, "rerun_of": request.rerun_of}),
+    );
     if let Some(kill) = &birth.tombstone {
         change.event(EventType::RunKillRequested, None, None, json!({"by": kill.by, "reason": kill.reason}));
     }

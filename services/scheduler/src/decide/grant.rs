@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hopyard_contract::duration::Span;
-use hopyard_contract::message::{Grant, Restore, WorkspaceOrder};
+use hopyard_contract::message::{Grant, WorkspaceOrder};
 use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::run::RunState;
 use hopyard_contract::{AttemptId, template};
@@ -19,7 +19,10 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
         state.plan.env.iter().chain(&spec.env).map(|(key, value)| (key.clone(), template::render(value, &view))).collect();
     let mode = state.plan.workspace.mode;
     let repo = run.repo.as_ref().filter(|_| mode != WorkspaceMode::None);
-    let first_of_generation = !state.attempts.iter().any(|a| a.generation == attempt.generation && (a.n, &a.step) != (n, &attempt.step) && a.started_at.is_some());
+    let first_of_generation = !state
+        .attempts
+        .iter()
+        .any(|a| a.generation == attempt.generation && (a.n, &a.step) != (n, &attempt.step) && a.started_at.is_some());
     let alone = !state.live().any(|a| (a.n, &a.step) != (n, &attempt.step));
     let work = run.result.as_ref();
     let workspace = WorkspaceOrder {
@@ -28,9 +31,18 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
         url: repo.map(|r| r.url.clone()),
         reference: repo.and_then(|r| r.reference.clone()),
         commit: run.commit.clone(),
-        restore: work.filter(|_| attempt.generation > 1 && first_of_generation).map(|r| Restore { commit: r.head.clone(), bundle: r.bundle.clone() }),
+        // The first generation starts from what the session's earlier runs left; the directory itself is preferred.
+        restore: match attempt.generation {
+            _ if !first_of_generation => None,
+            0 | 1 => run.restore.clone(),
+            _ => run.kept_work(),
+        },
         // A retry starts from what was there before its step, unless another step is at work in the same directory.
-        reset_to: if n > 1 && alone { row.before.clone().or_else(|| work.map(|r| r.head.clone())).or_else(|| run.commit.clone()) } else { None },
+        reset_to: if n > 1 && alone {
+            row.before.clone().or_else(|| work.map(|r| r.head.clone())).or_else(|| run.commit.clone())
+        } else {
+            None
+        },
         session: run.session.clone().filter(|_| mode == WorkspaceMode::Persistent),
         branch: template::render(&state.plan.result.branch, &View { state, step: None }),
     };

@@ -35,7 +35,8 @@ impl Change {
     pub(super) fn on_deadline(&mut self) {
         let run = &mut self.state.run;
         let reason = "the run's time limit passed".to_owned();
-        run.kill = Some(Kill { at: self.now, by: "hopyard".to_owned(), reason: Some(reason), force: false, failure: Some(FailureCode::Timeout) });
+        run.kill =
+            Some(Kill { at: self.now, by: "hopyard".to_owned(), reason: Some(reason), force: false, failure: Some(FailureCode::Timeout) });
         self.event(EventType::RunKillRequested, None, None, json!({"by": "hopyard", "reason": "timeout"}));
         self.tell_executors();
     }

@@ -1,11 +1,13 @@
 //! Claims, renewals and pins: the right of one executor to one attempt.
 
+use hopyard_contract::Usage;
 use hopyard_contract::duration::Span;
+use hopyard_contract::event::EventType;
 use hopyard_contract::message::{LeaseState, Pin, PinReply, RenewAnswer, Renewal};
 use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::run::{Attempt, WorkspaceRow, WorkspaceStatus};
 use hopyard_contract::status::{AttemptStatus, PendingReason, StepStatus};
-use hopyard_contract::Usage;
+use serde_json::json;
 
 use super::{Change, Effect, Lease, Reply};
 
@@ -77,14 +79,29 @@ impl Change {
         if let Some(row) = self.workspace_row() {
             self.effects.push(Effect::Workspace(Box::new(row)));
         }
-        // A named session moves its one workspace from run to run: the row of the run before gives way.
+        if self.state.run.generation == 1 {
+            self.state.run.restore = lease.session_work.clone();
+        }
+        // A named session moves its one workspace from run to run: the row of the run before gives way. Directories of
+        // sessions belong to one executor, so any other makes a new one from the kept work.
         if let Some(earlier) = &lease.session_workspace
             && earlier.run_id != self.state.run.id
         {
             let mut row = earlier.clone();
-            let elsewhere = row.host != lease.host;
+            let elsewhere = row.executor != lease.executor;
             row.status = if elsewhere { WorkspaceStatus::Reclaimable } else { WorkspaceStatus::Removed };
             row.removed_at = (!elsewhere).then_some(self.now);
+            if elsewhere {
+                let commit = lease.session_work.as_ref().map(|work| work.commit.clone());
+                self.event(
+                    EventType::WorkspaceSuperseded,
+                    None,
+                    None,
+                    json!({"workspace": row.id, "executor": row.executor, "commit": commit,
+                        "reason": "the executor that kept the session's workspace cannot be counted on",
+                        "note": "files that git ignores are gone; the session goes on from its last kept commit"}),
+                );
+            }
             self.effects.push(Effect::Workspace(Box::new(row)));
         }
     }

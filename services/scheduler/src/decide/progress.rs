@@ -50,7 +50,8 @@ impl Change {
             return;
         }
         run.after_open.retain(|id| parents.get(id).is_none_or(|status| !status.is_final()));
-        let bad: Vec<RunId> = run.after.iter().copied().filter(|id| parents.get(id).is_some_and(|s| s.is_final() && *s != RunStatus::Completed)).collect();
+        let bad: Vec<RunId> =
+            run.after.iter().copied().filter(|id| parents.get(id).is_some_and(|s| s.is_final() && *s != RunStatus::Completed)).collect();
         let Some(first) = bad.first() else { return };
         let failure = match run.after_policy {
             AfterPolicy::RunAnyway => return,
@@ -58,9 +59,11 @@ impl Change {
             AfterPolicy::Fail => Some(FailureCode::DependencyFailed),
         };
         run.after_open.clear();
-        run.kill = Some(Kill { at: self.now, by: "hopyard".to_owned(), reason: Some("dependency_failed".to_owned()), force: false, failure });
+        run.kill =
+            Some(Kill { at: self.now, by: "hopyard".to_owned(), reason: Some("dependency_failed".to_owned()), force: false, failure });
         if failure.is_some() {
-            run.error = Some(RunError { code: FailureCode::DependencyFailed, message: format!("the run {first} did not complete"), step: None });
+            run.error =
+                Some(RunError { code: FailureCode::DependencyFailed, message: format!("the run {first} did not complete"), step: None });
         }
         self.event(EventType::RunKillRequested, None, None, json!({"by": "hopyard", "reason": "dependency_failed", "run_ids": bad}));
     }
@@ -144,7 +147,8 @@ impl Change {
     fn kill_waiting_steps(&mut self) {
         for index in 0..self.state.steps.len() {
             let step = &self.state.steps[index];
-            let waits = matches!(step.status, StepStatus::Pending | StepStatus::Paused) && step.pending_reason != Some(PendingReason::Starting);
+            let waits =
+                matches!(step.status, StepStatus::Pending | StepStatus::Paused) && step.pending_reason != Some(PendingReason::Starting);
             if waits {
                 let id = step.id.clone();
                 self.end_step(index, StepStatus::Killed);

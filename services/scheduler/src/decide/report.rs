@@ -1,10 +1,10 @@
 //! What executors and janitors report about attempts: fenced by run, step, attempt and lease token.
 
-use hopyard_contract::usage::{Tokens, Usage};
 use hopyard_contract::event::EventType;
 use hopyard_contract::message::{Finished, Outcome, Started, WorkspaceSaved};
 use hopyard_contract::run::{Attempt, BlobRef, WorkspaceRow, WorkspaceStatus};
 use hopyard_contract::status::{AttemptStatus, FailureCode, PendingReason, StepStatus};
+use hopyard_contract::usage::{Tokens, Usage};
 use serde_json::json;
 
 use super::{Change, Effect};
@@ -32,7 +32,8 @@ impl Change {
         attempt.pid = Some(pid);
         attempt.workspace = Some(path.to_owned());
         attempt.started_at = Some(at);
-        let (step_id, n, executor, host, generation) = (attempt.step.clone(), attempt.n, attempt.executor.clone(), attempt.host.clone(), attempt.generation);
+        let (step_id, n, executor, host, generation) =
+            (attempt.step.clone(), attempt.n, attempt.executor.clone(), attempt.host.clone(), attempt.generation);
         if let Some(step_index) = self.step_index(step_id.as_str()) {
             let step = &mut self.state.steps[step_index];
             step.status = StepStatus::Running;
@@ -47,9 +48,19 @@ impl Change {
             if let Some(row) = self.workspace_row() {
                 self.effects.push(Effect::Workspace(Box::new(row)));
             }
-            self.event(EventType::WorkspaceCreated, None, None, json!({"generation": generation, "path": path, "host": host, "executor": executor, "commit": self.state.run.commit}));
+            self.event(
+                EventType::WorkspaceCreated,
+                None,
+                None,
+                json!({"generation": generation, "path": path, "host": host, "executor": executor, "commit": self.state.run.commit}),
+            );
         }
-        self.event(EventType::AttemptRunning, Some(&step_id), Some(n), json!({"executor": executor, "host": host, "pid": pid, "workspace": path}));
+        self.event(
+            EventType::AttemptRunning,
+            Some(&step_id),
+            Some(n),
+            json!({"executor": executor, "host": host, "pid": pid, "workspace": path}),
+        );
     }
 
     /// A lease alone makes no page: it is told with the next thing that happens to the attempt.
@@ -59,7 +70,12 @@ impl Change {
             return;
         }
         let (step, n, executor, at) = (attempt.step.clone(), attempt.n, attempt.executor.clone(), attempt.leased_at);
-        self.event(EventType::AttemptLeased, Some(&step), Some(n), json!({"executor": executor, "leased_at": hopyard_contract::time::format(at)}));
+        self.event(
+            EventType::AttemptLeased,
+            Some(&step),
+            Some(n),
+            json!({"executor": executor, "leased_at": hopyard_contract::time::format(at)}),
+        );
     }
 
     /// An attempt is over and its work is kept.
@@ -148,7 +164,8 @@ impl Change {
         }
         let failures = self.state.steps[step_index].failures;
         let retry = self.state.plan.step(self.state.steps[step_index].id.as_str()).and_then(|s| s.retry.clone());
-        let again = retry.filter(|r| failures < r.max_attempts && r.on.as_ref().is_none_or(|codes| codes.contains(&code)) && may_retry(code));
+        let again =
+            retry.filter(|r| failures < r.max_attempts && r.on.as_ref().is_none_or(|codes| codes.contains(&code)) && may_retry(code));
         match again {
             Some(retry) => {
                 let wait = retry.backoff.after(failures);
@@ -252,7 +269,12 @@ impl Change {
         let mut gone = row.clone();
         gone.status = WorkspaceStatus::Removed;
         gone.removed_at = Some(self.now);
-        self.event(EventType::WorkspaceRemoved, None, None, json!({"generation": gone.generation, "path": gone.path, "host": gone.host, "bytes": gone.bytes, "reason": reason}));
+        self.event(
+            EventType::WorkspaceRemoved,
+            None,
+            None,
+            json!({"generation": gone.generation, "path": gone.path, "host": gone.host, "bytes": gone.bytes, "reason": reason}),
+        );
         self.effects.push(Effect::Workspace(Box::new(gone)));
     }
 }

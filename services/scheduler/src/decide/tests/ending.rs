@@ -77,7 +77,8 @@ fn conditions_read_outputs_and_statuses() {
         {"id": "status", "needs": ["a"], "if": "steps.a.status == 'completed' && always()"},
         {"id": "wrong", "if": "((("},
     ]);
-    let mut world = World::born(json!({"steps": steps}), Submission { request: json!({"inputs": {"deep": true}}), ..Submission::default() });
+    let mut world =
+        World::born(json!({"steps": steps}), Submission { request: json!({"inputs": {"deep": true}}), ..Submission::default() });
     let held = world.start("a");
     let mut report = finished(&held, Outcome::Completed, at(0));
     report.outputs.insert("kind".to_owned(), "fix".to_owned());

@@ -42,7 +42,14 @@ fn steps(state: &RunState) {
         assert_eq!(step.status == StepStatus::Pending, step.pending_reason.is_some(), "{}", step.id);
         assert_eq!(step.status == StepStatus::Failed, step.failure_code.is_some(), "{}", step.id);
         let claimable = matches!(step.pending_reason, Some(PendingReason::AwaitingExecutor | PendingReason::RetryBackoff));
-        assert_eq!(claimable, step.claimable_at.is_some(), "{} is claimable at {:?} as {:?}", step.id, step.claimable_at, step.pending_reason);
+        assert_eq!(
+            claimable,
+            step.claimable_at.is_some(),
+            "{} is claimable at {:?} as {:?}",
+            step.id,
+            step.claimable_at,
+            step.pending_reason
+        );
         let ours = || state.attempts.iter().filter(|a| a.step == step.id);
         assert!(ours().map(|a| a.n).eq(1..=step.attempt), "attempts of {} are numbered without gaps", step.id);
         let live: Vec<&Attempt> = ours().filter(|a| !a.status.is_final()).collect();
@@ -73,7 +80,8 @@ fn attempts(world: &World) {
             AttemptStatus::Killed => Some(EventType::AttemptKilled),
             AttemptStatus::Lost => Some(EventType::AttemptLost),
         };
-        const ENDS: [EventType; 4] = [EventType::AttemptCompleted, EventType::AttemptFailed, EventType::AttemptKilled, EventType::AttemptLost];
+        const ENDS: [EventType; 4] =
+            [EventType::AttemptCompleted, EventType::AttemptFailed, EventType::AttemptKilled, EventType::AttemptLost];
         assert_eq!(count(&ENDS), ended, "{what}: exactly one end");
         assert!(end.is_none_or(|kind| count(&[kind]) == 1), "{what}: the end that it had");
         assert_eq!(count(&[EventType::AttemptRunning]), usize::from(attempt.started_at.is_some()), "{what}: started once");

@@ -30,7 +30,8 @@ fn a_killed_pending_run_never_starts() {
 
 #[test]
 fn a_kill_tells_every_executor_at_work_and_waits_for_them() {
-    let mut world = World::plan(json!({"workspace": {"mode": "none"}, "steps": [{"id": "a"}, {"id": "b"}, {"id": "c"}, {"id": "d", "needs": ["a"]}]}));
+    let mut world =
+        World::plan(json!({"workspace": {"mode": "none"}, "steps": [{"id": "a"}, {"id": "b"}, {"id": "c"}, {"id": "d", "needs": ["a"]}]}));
     let a = world.start("a");
     let b = world.try_lease("b", "e2").unwrap();
     world.kill();

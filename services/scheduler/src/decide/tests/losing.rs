@@ -136,7 +136,13 @@ fn what_the_janitor_kept_of_a_lost_attempt_is_recorded_once() {
     let mut world = one();
     let held = world.start("a");
     let blob = BlobRef { digest: "sha256:00".to_owned(), size: 3 };
-    let saved = WorkspaceSaved { attempt: held.attempt.clone(), snapshot: Some("snap".to_owned()), bundle: None, log: Some(blob.clone()), log_bytes: 9 };
+    let saved = WorkspaceSaved {
+        attempt: held.attempt.clone(),
+        snapshot: Some("snap".to_owned()),
+        bundle: None,
+        log: Some(blob.clone()),
+        log_bytes: 9,
+    };
     world.decide(&Input::Saved(saved.clone()));
     assert_eq!(world.count(EventType::WorkspaceSaved), 0, "a live attempt speaks for itself");
     world.goto(LEASE).tick().decide(&Input::Saved(saved.clone()));

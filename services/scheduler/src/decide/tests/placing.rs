@@ -1,13 +1,14 @@
 //! Workspaces: to whom a run is bound, its generations, what becomes of its directories.
 
+use hopyard_contract::AttemptId;
 use hopyard_contract::event::EventType;
-use hopyard_contract::message::Outcome;
-use hopyard_contract::run::{BlobRef, WorkspaceStatus};
-use hopyard_contract::status::{PendingReason, RunStatus};
+use hopyard_contract::message::{Outcome, Restore};
+use hopyard_contract::run::{BlobRef, GitResult, WorkspaceStatus};
+use hopyard_contract::status::{FailureCode, PendingReason, RunStatus};
 use serde_json::json;
 
 use super::world::*;
-use crate::decide::{Effect, Input};
+use crate::decide::{Effect, Input, Reply};
 
 fn repo() -> Submission {
     Submission { request: json!({"repo": {"url": "https://host/r", "ref": "main"}}), ..Submission::default() }
@@ -22,7 +23,7 @@ fn the_first_lease_binds_the_run_to_its_executor() {
     let mut world = pair();
     world.lease("a");
     let run = &world.state.run;
-    assert_eq!((run.generation, run.executor.as_deref_name(), run.host.as_deref_name()), (1, Some("e1"), Some("host-of-e1")));
+    assert_eq!((run.generation, run.executor.clone(), run.host.clone()), (1, Some(name("e1")), Some(name("host-of-e1"))));
     let row = world.workspaces().remove(0);
     assert_eq!((row.id, row.status, row.repo.as_deref()), (format!("{}-g1", run_id(1)), WorkspaceStatus::Active, Some("https://host/r")));
     assert_eq!(world.step("b").bound_to, Some(name("e1")));
@@ -106,7 +107,11 @@ fn a_workspace_with_a_live_attempt_is_not_given_up() {
     world.unbind();
     assert_eq!((world.state.run.executor.clone(), world.count(EventType::WorkspaceSuperseded)), (Some(name("e1")), 0));
     world.goto(LEASE).unbind();
-    assert_eq!((world.state.run.executor.clone(), world.count(EventType::WorkspaceSuperseded)), (None, 1), "expired and given up in one look");
+    assert_eq!(
+        (world.state.run.executor.clone(), world.count(EventType::WorkspaceSuperseded)),
+        (None, 1),
+        "expired and given up in one look"
+    );
     world.unbind();
     assert_eq!(world.count(EventType::WorkspaceSuperseded), 1);
     assert_eq!(world.attempt(&a).generation, 1);
@@ -126,7 +131,7 @@ fn a_draining_executor_hands_its_runs_on() {
 #[test]
 fn a_step_in_backoff_is_not_rung_early_when_its_run_is_unbound() {
     let mut world = World::of(json!([{"id": "a", "retry": {"max_attempts": 2, "backoff": {"initial": "50s"}}}]));
-    world.carry_out("a", failed(hopyard_contract::status::FailureCode::ExitCode)).goto(31).unbind();
+    world.carry_out("a", failed(FailureCode::ExitCode)).goto(31).unbind();
     assert!(!world.effects.iter().any(|e| matches!(e, Effect::Ring(_) | Effect::RingExecutor(_))));
     assert_eq!(world.timer(), Some(50));
     world.goto(50).tick();
@@ -136,7 +141,7 @@ fn a_step_in_backoff_is_not_rung_early_when_its_run_is_unbound() {
 
 #[test]
 fn a_temporary_workspace_may_go_when_its_run_is_over() {
-    for outcome in [Outcome::Completed, failed(hopyard_contract::status::FailureCode::ExitCode)] {
+    for outcome in [Outcome::Completed, failed(FailureCode::ExitCode)] {
         let mut world = World::born(json!({"steps": [{"id": "a"}]}), repo());
         world.carry_out("a", outcome);
         assert_eq!(world.workspaces().remove(0).status, WorkspaceStatus::Reclaimable);
@@ -165,13 +170,70 @@ fn the_workspace_of_a_session_is_kept_and_moves_to_the_next_run() {
     }
 }
 
-/// The text of an optional name.
-trait AsText {
-    fn as_deref_name(&self) -> Option<&str>;
+#[test]
+fn a_session_goes_on_from_its_kept_work() {
+    let plan = json!({"workspace": {"mode": "persistent"}, "steps": [{"id": "a"}]});
+    let submission = || Submission { request: json!({"session": "s1", "repo": {"url": "https://host/r"}}), ..Submission::default() };
+    let bundle = |n: u8| BlobRef { digest: format!("sha256:0{n}"), size: 9 };
+    let left = |world: &mut World, commit: &str, result: GitResult| {
+        let held = world.lease("a");
+        let mut done = finished(&held, Outcome::Completed, at(0));
+        done.result = Some(result);
+        world.pin(&held, commit).report(done);
+        (world.state.run.kept_work().unwrap(), world.workspaces().remove(0))
+    };
+    // The first run starts from the repository.
+    let mut first = World::born(plan.clone(), submission());
+    let (work_of_first, mut kept) = left(&mut first, "c0", GitResult { bundle: Some(bundle(1)), ..work("h1") });
+    assert_eq!(work_of_first, Restore { commit: "h1".to_owned(), bundle: Some(bundle(1)), origin: Some("c0".to_owned()) });
+    (kept.run_id, kept.id) = (run_id(7), "earlier".to_owned());
+
+    // The next goes on at the same executor, or elsewhere with a word about it; both know the kept work.
+    let mut next = World::born(plan.clone(), submission());
+    let mut lease = next.claim("a", "e2");
+    (lease.session_workspace, lease.session_work) = (Some(kept.clone()), Some(work_of_first.clone()));
+    let mut moved = next.clone();
+    moved.decide(&Input::Lease(lease.clone()));
+    let Reply::Granted(grant) = &moved.reply else { panic!("the claim holds") };
+    assert_eq!(grant.workspace.restore.as_ref(), Some(&work_of_first));
+    let told = &moved.event(EventType::WorkspaceSuperseded).data;
+    assert_eq!((told["workspace"].clone(), told["executor"].clone(), told["commit"].clone()), (json!("earlier"), json!("e1"), json!("h1")));
+    lease.executor = name("e1");
+    next.decide(&Input::Lease(lease.clone()));
+    assert_eq!(next.count(EventType::WorkspaceSuperseded), 0);
+    let held = Held { attempt: AttemptId { run: run_id(1), step: name("a"), n: 1 }, token: lease.token, grant: (*grant).as_ref().clone() };
+
+    // What it leaves builds on the same commit of the repository; a run that changes nothing leaves what it found.
+    let ends = |world: &World, result: Option<GitResult>| {
+        let mut world = world.clone();
+        let mut done = finished(&held, Outcome::Completed, at(0));
+        done.result = result;
+        world.pin(&held, "h1").report(done);
+        world.state.run.kept_work()
+    };
+    let changed = GitResult { base: "h1".to_owned(), bundle: Some(bundle(2)), ..work("h2") };
+    let expected = Restore { commit: "h2".to_owned(), bundle: Some(bundle(2)), origin: Some("c0".to_owned()) };
+    assert_eq!(ends(&next, Some(changed)), Some(expected));
+    assert_eq!(ends(&next, Some(GitResult { base: "h1".to_owned(), ..work("h1") })), Some(work_of_first.clone()));
+    assert_eq!(ends(&next, None), Some(work_of_first.clone()), "nothing was kept");
+
+    // Its second generation starts from there as well.
+    next.goto(LEASE).unbind();
+    let again = next.try_lease("a", "e3").unwrap();
+    assert_eq!((again.grant.workspace.generation, again.grant.workspace.restore), (2, Some(work_of_first)));
 }
 
-impl AsText for Option<hopyard_contract::Name> {
-    fn as_deref_name(&self) -> Option<&str> {
-        self.as_ref().map(hopyard_contract::Name::as_str)
-    }
+#[test]
+fn an_executor_of_the_same_host_has_directories_of_its_own() {
+    let plan = json!({"workspace": {"mode": "persistent"}, "steps": [{"id": "a"}]});
+    let submission = || Submission { request: json!({"session": "s1", "repo": {"url": "https://host/r"}}), ..Submission::default() };
+    let mut first = World::born(plan.clone(), submission());
+    first.complete("a");
+    let mut kept = first.workspaces().remove(0);
+    (kept.run_id, kept.id, kept.host) = (run_id(7), "earlier".to_owned(), name("host-of-e2"));
+    let mut next = World::born(plan, submission());
+    let mut lease = next.claim("a", "e2");
+    lease.session_workspace = Some(kept);
+    next.decide(&Input::Lease(lease));
+    assert!(next.workspaces().iter().any(|r| r.id == "earlier" && r.status == WorkspaceStatus::Reclaimable));
 }

@@ -20,7 +20,13 @@ fn everything(held: &Held, world: &World) -> Vec<Input> {
         Input::Pin(Pin { attempt: held.attempt.clone(), token: held.token, commit: "other".to_owned() }),
         Input::Kill(KillAsk { by: "eve".to_owned(), reason: None, force: true }),
         Input::Tick(Tick { may_expire: true, unbind: Some("the executor is silent"), parents: [(run_id(9), RunStatus::Failed)].into() }),
-        Input::Saved(WorkspaceSaved { attempt: held.attempt.clone(), snapshot: Some("s".to_owned()), bundle: None, log: None, log_bytes: 1 }),
+        Input::Saved(WorkspaceSaved {
+            attempt: held.attempt.clone(),
+            snapshot: Some("s".to_owned()),
+            bundle: None,
+            log: None,
+            log_bytes: 1,
+        }),
     ];
     let outcomes = [Outcome::Completed, failed(FailureCode::ExitCode), Outcome::Killed, Outcome::HandedBack, Outcome::Lost];
     inputs.extend(outcomes.map(|outcome| {

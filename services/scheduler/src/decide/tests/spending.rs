@@ -77,7 +77,11 @@ fn money_that_comes_after_the_end_goes_to_late_usage() {
     for said in [7, 9, 9] {
         finish_with(&mut world, &lost, Outcome::Killed, cost(said));
     }
-    assert_eq!((world.state.run.usage, world.state.run.late_usage), (cost(5), Some(cost(4))), "what is beyond the part that was counted, once");
+    assert_eq!(
+        (world.state.run.usage, world.state.run.late_usage),
+        (cost(5), Some(cost(4))),
+        "what is beyond the part that was counted, once"
+    );
 }
 
 #[test]

@@ -105,7 +105,10 @@ fn a_run_between_two_steps_is_pending_without_an_event() {
 
 #[test]
 fn the_environment_of_a_grant_is_rendered() {
-    let plan = json!({"env": {"CI": "1"}, "steps": [{"id": "a"}, {"id": "b", "needs": ["a"], "env": {"SEEN": "${{ steps.a.outputs.k }}", "MSG": "${{ inputs.m }}"}}]});
+    let plan = json!({"env": {"CI": "1"}, "steps": [
+        {"id": "a"},
+        {"id": "b", "needs": ["a"], "env": {"SEEN": "${{ steps.a.outputs.k }}", "MSG": "${{ inputs.m }}"}},
+    ]});
     let mut world = World::born(plan, Submission { request: json!({"inputs": {"m": "hi"}}), ..Submission::default() });
     let held = world.start("a");
     let mut report = finished(&held, Outcome::Completed, at(0));

@@ -102,7 +102,11 @@ fn a_run_waits_for_its_time_and_for_other_runs() {
 
 #[test]
 fn slots_are_held_from_the_first_lease_to_the_end() {
-    let plan = json!({"workspace": {"mode": "persistent"}, "concurrency": {"key": "deploy-${{ inputs.to }}", "limit": 2}, "steps": [{"id": "a"}, {"id": "b", "needs": ["a"]}]});
+    let plan = json!({
+        "workspace": {"mode": "persistent"},
+        "concurrency": {"key": "deploy-${{ inputs.to }}", "limit": 2},
+        "steps": [{"id": "a"}, {"id": "b", "needs": ["a"]}],
+    });
     let request = json!({"session": "s1", "inputs": {"to": "eu"}, "repo": {"url": "https://host/r"}});
     let mut world = World::born(plan, Submission { request, ..Submission::default() });
     let keys: Vec<_> = world.state.run.slots.iter().map(|s| (s.key.clone(), s.limit, s.held)).collect();
@@ -125,7 +129,11 @@ fn a_run_that_never_held_a_slot_frees_none() {
 
 #[test]
 fn the_timer_is_the_earliest_of_everything() {
-    let steps = json!([{"id": "a"}, {"id": "b", "retry": {"max_attempts": 2, "backoff": {"initial": "17s"}}}, {"id": "c", "retry": {"max_attempts": 2, "backoff": {"initial": "3s"}}}]);
+    let steps = json!([
+        {"id": "a"},
+        {"id": "b", "retry": {"max_attempts": 2, "backoff": {"initial": "17s"}}},
+        {"id": "c", "retry": {"max_attempts": 2, "backoff": {"initial": "3s"}}},
+    ]);
     let mut world = World::plan(json!({"timeout": "30s", "steps": steps}));
     assert_eq!(world.timer(), None, "free steps are rung, not timed");
     let a = world.start("a");

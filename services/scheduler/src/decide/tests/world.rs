@@ -87,7 +87,14 @@ pub(super) fn work(head: &str) -> GitResult {
 }
 
 pub(super) fn started(held: &Held, now: DateTime<Utc>) -> Started {
-    Started { attempt: held.attempt.clone(), token: held.token, pid: 7, workspace: "/ws/1".to_owned(), before: Some("before".to_owned()), at: now }
+    Started {
+        attempt: held.attempt.clone(),
+        token: held.token,
+        pid: 7,
+        workspace: "/ws/1".to_owned(),
+        before: Some("before".to_owned()),
+        at: now,
+    }
 }
 
 pub(super) fn finished(held: &Held, outcome: Outcome, now: DateTime<Utc>) -> Finished {
@@ -183,6 +190,7 @@ impl World {
             claim_id: Uuid::from_u128(number << 64),
             length: Span::from_millis(LEASE.unsigned_abs() * 1000),
             session_workspace: None,
+            session_work: None,
         }
     }
 
