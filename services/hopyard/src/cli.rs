@@ -20,8 +20,9 @@ use crate::demo::DemoArgs;
 use crate::dev::DevArgs;
 use crate::exit::{Exit, Failure};
 use crate::operate::{MigrateArgs, TopologyCommand, doctor};
+use crate::prune::JanitorArgs;
 use crate::service::{Service, ServiceFlags};
-use crate::{demo, dev, operate, service};
+use crate::{demo, dev, operate, prune, service};
 
 /// Runs workflows of shell steps in git workspaces, on NATS
 #[derive(Debug, Parser)]
@@ -72,13 +73,13 @@ pub enum Command {
     /// Lists and drains executors
     #[command(subcommand, after_help = "Example:\n  hopyard executors list")]
     Executors(ExecutorsCommand),
-    /// Lists workspaces
+    /// Lists workspaces, and frees the disk of this host
     #[command(subcommand, after_help = "Example:\n  hopyard workspaces list")]
     Workspaces(WorkspacesCommand),
     /// Sums up tokens and cost by workflow
     #[command(after_help = "Example:\n  hopyard usage --since 24h")]
     Usage(UsageArgs),
-    /// Shows messages that could not be processed
+    /// Shows, requeues and drops messages that could not be processed
     #[command(subcommand, after_help = "Example:\n  hopyard dlq list")]
     Dlq(DlqCommand),
     /// Prints, makes and compares streams and consumers of the bus
@@ -122,8 +123,10 @@ pub enum Command {
     #[command(after_help = "Example:\n  hopyard metrics --admin-addr 0.0.0.0:9100")]
     Metrics(ServiceFlags),
     /// Frees workspaces and mirrors of its host
-    #[command(after_help = "Example:\n  hopyard janitor --data-dir /var/lib/hopyard")]
-    Janitor(ServiceFlags),
+    #[command(
+        after_help = "Examples:\n  hopyard janitor --data-dir /var/lib/hopyard\n  hopyard janitor --once --dry-run --max-age 48h --json"
+    )]
+    Janitor(JanitorArgs),
 }
 
 impl Globals {
@@ -170,7 +173,7 @@ fn run(cli: Cli) -> Result<Exit> {
         Command::Scheduler(flags) => Some((Service::Scheduler, flags)),
         Command::Executor(flags) => Some((Service::Executor, flags)),
         Command::Metrics(flags) => Some((Service::Metrics, flags)),
-        Command::Janitor(flags) => Some((Service::Janitor, flags)),
+        Command::Janitor(args) if !args.once => Some((Service::Janitor, &args.flags)),
         _ => None,
     };
     if let Some((kind, flags)) = service {
@@ -192,7 +195,9 @@ async fn client(cli: Cli) -> Result<Exit> {
         Command::Runs(command) => runs::run(&api()?, format, &command).await,
         Command::Workflows(command) => workflows::run(&api()?, format, &command).await,
         Command::Executors(command) => fleet::executors(&api()?, format, &command).await,
-        Command::Workspaces(command) => fleet::workspaces(&api()?, format, &command).await,
+        Command::Workspaces(WorkspacesCommand::List { status }) => fleet::workspaces(&api()?, format, status.as_deref()).await,
+        Command::Workspaces(WorkspacesCommand::Prune(args)) => prune::prune(format, &args).await,
+        Command::Janitor(args) => prune::janitor(format, &args).await,
         Command::Usage(args) => fleet::usage(&api()?, format, &args).await,
         Command::Dlq(command) => fleet::dlq(&api()?, format, &command).await,
         Command::Topology(command) => operate::run_topology(&config, format, &command).await,
@@ -211,7 +216,7 @@ async fn client(cli: Cli) -> Result<Exit> {
             completions(shell);
             Ok(Exit::Done)
         }
-        Command::Ingest(_) | Command::Scheduler(_) | Command::Executor(_) | Command::Metrics(_) | Command::Janitor(_) => {
+        Command::Ingest(_) | Command::Scheduler(_) | Command::Executor(_) | Command::Metrics(_) => {
             unreachable!("services have returned before")
         }
     }
@@ -296,6 +301,23 @@ mod tests {
         };
         assert_eq!((args.executors, args.http_addr.port(), args.store.as_deref()), (3, 0, Some("postgres://x")));
         assert!(line("hopyard dev --http-addr somewhere").is_err());
+    }
+
+    #[test]
+    fn a_pass_of_the_janitor_has_two_names() {
+        let Command::Janitor(args) = line("hopyard janitor --once --dry-run --max-age 48h --json").unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!((args.once, args.dry_run, args.flags.max_age.as_deref()), (true, true, Some("48h")));
+        let Command::Workspaces(WorkspacesCommand::Prune(args)) =
+            line("hopyard workspaces prune --dry-run --max-age 2h --data-dir d").unwrap().command
+        else {
+            panic!("another command")
+        };
+        assert_eq!((args.dry_run, args.max_age.map(|age| age.millis())), (true, Some(7_200_000)));
+        for bad in ["hopyard janitor --dry-run", "hopyard workspaces prune --max-age soon", "hopyard dlq show x", "hopyard dlq drop"] {
+            assert_eq!(line(bad).expect_err(bad).exit_code(), 2, "{bad}");
+        }
     }
 
     #[test]

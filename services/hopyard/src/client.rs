@@ -133,6 +133,14 @@ impl Api {
         self.json(response).await
     }
 
+    /// Deletes; there is nothing to read in the answer.
+    ///
+    /// # Errors
+    /// As [`Api::get`].
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        self.send(self.request(Method::DELETE, self.url(path, &[]))).await.map(|_| ())
+    }
+
     /// Stores a text and reads the JSON answer.
     ///
     /// # Errors

@@ -9,5 +9,6 @@ pub mod demo;
 pub mod dev;
 pub mod exit;
 pub mod operate;
+pub mod prune;
 pub mod servers;
 pub mod service;

@@ -36,8 +36,8 @@ pub enum TopologyCommand {
     #[command(after_help = "Example:\n  hopyard topology apply --pool default --pool gpu --host build-1")]
     Apply(Members),
     /// Says how the bus differs from the table; exit code 1 if it does
-    #[command(after_help = "Example:\n  hopyard topology diff")]
-    Diff,
+    #[command(after_help = "Example:\n  hopyard topology diff --pool default --host build-1")]
+    Diff(Members),
 }
 
 /// Pools and hosts of a deployment, which have consumers of their own.
@@ -123,9 +123,10 @@ pub async fn run_topology(config: &Config, format: Format, command: &TopologyCom
             }
             Ok(Exit::Done)
         }
-        TopologyCommand::Diff => {
+        TopologyCommand::Diff(members) => {
             let (bus, topology) = connect(config).await?;
-            let lines = topology.diff(&bus).await?;
+            let mut lines = topology.diff(&bus).await?;
+            lines.extend(topology.diff_consumers(&bus, &consumers(members)).await?);
             let value = json!({"differences": lines});
             let text = lines.iter().map(|line| format!("{line}\n")).collect();
             output::bytes(output::document(format, &value).unwrap_or(text).as_bytes());

@@ -79,6 +79,7 @@ pub async fn submit(door: &Door, prepared: Prepared) -> Result<Decided, Refusal>
         verdicts.push(None);
         match item {
             SubmissionItem::Rejected(errors) => verdicts[index] = Some(Verdict::rejected(errors)),
+            SubmissionItem::Done(verdict) => verdicts[index] = Some(verdict),
             run @ SubmissionItem::Run(_) => match parts.last_mut() {
                 Some((places, items, bytes)) if *bytes + size <= room => {
                     places.push(index);

@@ -8,7 +8,7 @@ use chrono::Utc;
 use futures::StreamExt as _;
 use hopyard_contract::message::{DeadLetter, KillReply, MESSAGE_VERSION, ReceiptHead, Submission, SubmissionItem};
 use hopyard_contract::subject::{self, Command};
-use hopyard_contract::submit::MAX_BUS_BODY;
+use hopyard_contract::submit::{MAX_BUS_BODY, Verdict};
 use hopyard_contract::{FieldError, Name, json, topology};
 use hopyard_runtime::bus::{HEADER_KEY, HEADER_MSG_ID, HEADER_TRACE, encode};
 use hopyard_runtime::consume::{Consumer, Delivery};
@@ -163,7 +163,7 @@ async fn on_accept(door: &Door, delivery: &Delivery, namespace: &Name) -> Step {
     }
 }
 
-/// A cancel. Its receipt has no items once the kill is committed, and one rejected item when it is refused.
+/// A cancel. Its receipt has one item: accepted with the run once the kill is committed, or rejected with the reason.
 async fn on_cancel(door: &Door, delivery: &Delivery, namespace: Name) -> Step {
     let wanted = match read(&delivery.body).map_err(|e| vec![e]).and_then(|body| request::cancel(&body, true)) {
         Ok(wanted) => wanted,
@@ -176,7 +176,9 @@ async fn on_cancel(door: &Door, delivery: &Delivery, namespace: Name) -> Step {
         return refused(delivery, namespace, vec![FieldError::new("required", "/run_id", "a cancel names a run")]);
     };
     let (outcome, items) = match kill::ask(door, &namespace, run, "bus", &wanted).await {
-        Ok(KillReply::Requested | KillReply::Repeated | KillReply::Tombstone) => ("requested", Vec::new()),
+        Ok(KillReply::Requested | KillReply::Repeated | KillReply::Tombstone) => {
+            ("requested", vec![SubmissionItem::Done(Verdict::accepted(run))])
+        }
         Ok(KillReply::AlreadyFinal) => (
             "already_final",
             vec![SubmissionItem::Rejected(vec![FieldError::new("already_final", "/run_id", format!("the run {run} has ended already"))])],

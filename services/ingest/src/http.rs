@@ -146,6 +146,7 @@ pub fn table() -> Vec<Route> {
     let mut routes = crate::runs::routes();
     routes.extend(crate::workflows::routes());
     routes.extend(crate::executors::routes());
+    routes.extend(crate::dead_letters::routes());
     routes.extend(crate::read::routes());
     routes.extend(meta::routes());
     routes

@@ -42,6 +42,12 @@ pub fn dead_letters() -> &'static IntCounterVec {
     CELL.get_or_init(|| counter("hopyard_dead_letters_total", "Messages that were set aside, by stream and code.", &["stream", "code"]))
 }
 
+/// Dead letters that somebody took care of, by what was done.
+pub fn dead_letters_handled() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_dead_letters_handled_total", "Dead letters that were requeued or dropped.", &["action"]))
+}
+
 /// Hand-overs to the schedulers by outcome.
 pub fn accepts() -> &'static IntCounterVec {
     static CELL: OnceLock<IntCounterVec> = OnceLock::new();

@@ -10,7 +10,7 @@ use crate::door::Door;
 use crate::http::{OperationDoc, Route};
 
 mod cursor;
-mod dead_letters;
+pub(crate) mod dead_letters;
 mod events;
 mod explain;
 mod filter;
@@ -220,6 +220,11 @@ fn of_the_rest() -> Vec<Route> {
                 "",
                 "A page of dead letters.",
             ),
+        ),
+        route(
+            "/api/v1/dead-letters/{id}",
+            get(dead_letters::on_get),
+            OperationDoc::new("getDeadLetter", "One dead letter, with its body as text if it is UTF-8.").json(200, "", "The dead letter."),
         ),
     ]
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::output::{self, Column, Format, field};
 use super::{Api, inputs};
 use crate::exit::Exit;
+use crate::prune::PruneArgs;
 
 /// What to do with executors.
 #[derive(Clone, Debug, Subcommand)]
@@ -17,7 +18,7 @@ pub enum ExecutorsCommand {
     /// Lists executors with pool, slots and when they were last heard
     #[command(after_help = "Example:\n  hopyard executors list")]
     List,
-    /// Lets an executor finish what it has and take nothing new
+    /// Lets an executor finish what it has, give back what takes long, and end; what supervises it may start it anew
     #[command(after_help = "Example:\n  hopyard executors drain executor-1")]
     Drain {
         /// Name of the executor
@@ -35,6 +36,14 @@ pub enum WorkspacesCommand {
         #[arg(long, value_name = "STATUS")]
         status: Option<String>,
     },
+    /// Frees the disk of the host that this runs on, as its janitor does
+    #[command(
+        long_about = "Frees the disk of the host that this runs on, as its janitor does: workspaces of ended runs, and what no scheduler \
+                      knows and is old. It works on this host's data directory over the bus, not through the API, is safe beside a \
+                      running janitor, and is the same as `hopyard janitor --once`.",
+        after_help = "Example:\n  hopyard workspaces prune --dry-run --max-age 48h --data-dir /var/lib/hopyard"
+    )]
+    Prune(PruneArgs),
 }
 
 /// What to do with dead letters.
@@ -43,12 +52,22 @@ pub enum DlqCommand {
     /// Lists messages that could not be processed, with their reason
     #[command(after_help = "Example:\n  hopyard dlq list -o jsonl")]
     List,
-    /// Sends a dead letter again
+    /// Shows one dead letter with its body
+    #[command(after_help = "Example:\n  hopyard dlq show 17")]
+    Show(LetterArg),
+    /// Sends a dead letter to where it came from; it stays in the list until it is dropped
     #[command(after_help = "Example:\n  hopyard dlq requeue 17")]
-    Requeue {
-        /// Id of the dead letter
-        id: String,
-    },
+    Requeue(LetterArg),
+    /// Deletes a dead letter
+    #[command(after_help = "Example:\n  hopyard dlq drop 17")]
+    Drop(LetterArg),
+}
+
+/// A dead letter.
+#[derive(Clone, Debug, Args)]
+pub struct LetterArg {
+    /// Id of the dead letter, from `dlq list`
+    pub id: u64,
 }
 
 /// Which usage to sum up.
@@ -114,13 +133,12 @@ pub async fn executors(api: &Api, format: Format, command: &ExecutorsCommand) ->
     }
 }
 
-/// Carries out a command about workspaces.
+/// Lists the workspaces of a namespace.
 ///
 /// # Errors
 /// As the API's.
-pub async fn workspaces(api: &Api, format: Format, command: &WorkspacesCommand) -> Result<Exit> {
-    let WorkspacesCommand::List { status } = command;
-    let query: Vec<_> = status.iter().map(|status| ("status", status.clone())).collect();
+pub async fn workspaces(api: &Api, format: Format, status: Option<&str>) -> Result<Exit> {
+    let query: Vec<_> = status.iter().map(|status| ("status", (*status).to_owned())).collect();
     list(api, format, "/workspaces", &query, &WORKSPACES).await
 }
 
@@ -130,13 +148,36 @@ pub async fn workspaces(api: &Api, format: Format, command: &WorkspacesCommand) 
 /// As the API's.
 pub async fn dlq(api: &Api, format: Format, command: &DlqCommand) -> Result<Exit> {
     match command {
-        DlqCommand::List => list(api, format, "/dead-letters", &[], &LETTERS).await,
-        DlqCommand::Requeue { id } => {
+        DlqCommand::List => return list(api, format, "/dead-letters", &[], &LETTERS).await,
+        DlqCommand::Show(LetterArg { id }) => {
+            let value = api.get(&format!("/dead-letters/{id}"), &[]).await?;
+            output::bytes(output::document(format, &value).unwrap_or_else(|| letter(&value)).as_bytes());
+        }
+        DlqCommand::Requeue(LetterArg { id }) => {
             let value = api.post(&format!("/dead-letters/{id}/requeue"), &json!({}), HeaderMap::new()).await?;
             output::bytes(output::document(format, &value).unwrap_or_else(|| format!("{id} was sent again\n")).as_bytes());
-            Ok(Exit::Done)
+        }
+        DlqCommand::Drop(LetterArg { id }) => {
+            api.delete(&format!("/dead-letters/{id}")).await?;
+            let value = json!({"id": id.to_string(), "status": "dropped"});
+            output::bytes(output::document(format, &value).unwrap_or_else(|| format!("{id} was dropped\n")).as_bytes());
         }
     }
+    Ok(Exit::Done)
+}
+
+/// A dead letter for people: its facts, an empty line, and its body as text or, if it is none, in base64.
+fn letter(value: &Value) -> String {
+    let rows: Vec<_> = ["id", "at", "stream", "subject", "seq", "attempts", "code", "detail"]
+        .into_iter()
+        .map(|name| vec![name.to_owned(), output::clean(&field(value, &format!("/{name}")))])
+        .collect();
+    let body = match value.get("text").and_then(Value::as_str) {
+        // Line breaks and tabs are layout; anything else could play tricks with a terminal.
+        Some(text) => text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect(),
+        None => field(value, "/body"),
+    };
+    format!("{}\n{}\n", output::align(&rows), body.trim_end())
 }
 
 /// Sums up usage by workflow.
@@ -159,4 +200,21 @@ async fn list(api: &Api, format: Format, path: &str, query: &[(&str, String)], c
     let page = api.get(path, query).await?;
     output::bytes(output::page(format, &page, columns).as_bytes());
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_shows_its_body_as_text_or_in_base64() {
+        let facts = json!({"id": "17", "at": "2026-05-01T12:00:00.000000Z", "stream": "HOPYARD_CMD", "subject": "hopyard.cmd.submit.default", "seq": 3,
+                           "attempts": 1, "code": "json_syntax", "detail": "two\nlines", "body": "ew=="});
+        let binary = letter(&facts);
+        assert!(binary.starts_with("id        17\n") && binary.contains("detail    two lines\n"), "{binary}");
+        assert!(binary.ends_with("\n\new==\n"), "{binary}");
+        let mut readable = facts;
+        readable["text"] = "{\n\u{1b}[2J".into();
+        assert!(letter(&readable).ends_with("\n\n{\n [2J\n"), "{}", letter(&readable));
+    }
 }

@@ -47,7 +47,10 @@ fn operation(path: &str, doc: &OperationDoc, suffix: &str) -> Value {
     let mut responses = Map::new();
     for response in &doc.responses {
         let entry = responses.entry(response.status.to_string()).or_insert_with(|| json!({ "description": response.doc, "content": {} }));
-        entry["content"][response.media] = media(response.schema);
+        // An answer without a body has no media type.
+        if !response.media.is_empty() {
+            entry["content"][response.media] = media(response.schema);
+        }
     }
     responses.insert(
         "default".to_owned(),

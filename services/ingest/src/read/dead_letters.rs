@@ -1,7 +1,9 @@
 //! Dead letters: what could not be processed, with its reason, in the order of setting aside.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hopyard_contract::message::DeadLetter;
 use hopyard_contract::subject::{Command, parse_api_submit, parse_cmd};
 use hopyard_contract::view::Page;
@@ -11,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::cursor;
-use super::params::{DEFAULT_LIMIT, Params};
+use super::params::{DEFAULT_LIMIT, Params, number};
 use crate::door::Door;
 use crate::http::Namespace;
 use crate::problem::{Answer, Refusal};
@@ -28,6 +30,9 @@ pub(crate) struct DeadLetterView {
     /// The letter.
     #[serde(flatten)]
     letter: DeadLetter,
+    /// The body as text, if it is UTF-8; only when a single letter is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
 }
 
 /// `GET /dead-letters`.
@@ -37,10 +42,8 @@ pub(crate) async fn on_list(State(door): State<Door>, namespace: Namespace, para
     let mut after: u64 = cursor::read(&params, LIST, &namespace.name)?.unwrap_or(0);
     let mut items = Vec::new();
     for _ in 0..LOOK_AT {
-        let kept = stored::first_from(&door.bus, topology::DLQ.name, "hopyard.dlq.*", after.saturating_add(1)).await.map_err(|error| {
-            tracing::warn!(error = format!("{error:#}"), "the dead letters cannot be read");
-            Refusal::new(503, "bus_unavailable", "dead letters are on the bus, which does not answer")
-        })?;
+        let kept =
+            stored::first_from(&door.bus, topology::DLQ.name, "hopyard.dlq.*", after.saturating_add(1)).await.map_err(|e| away(&e))?;
         let Some(kept) = kept else { return Ok(Json(Page { items, next_cursor: None })) };
         if items.len() == limit {
             break;
@@ -49,10 +52,39 @@ pub(crate) async fn on_list(State(door): State<Door>, namespace: Namespace, para
         if let Ok(letter) = serde_json::from_slice::<DeadLetter>(&kept.body)
             && is_for(&letter, &namespace.name)
         {
-            items.push(DeadLetterView { id: kept.sequence.to_string(), letter });
+            items.push(DeadLetterView { id: kept.sequence.to_string(), letter, text: None });
         }
     }
     Ok(Json(Page { items, next_cursor: Some(cursor::seal(LIST, &namespace.name, &after.to_string())) }))
+}
+
+/// `GET /dead-letters/{id}`.
+pub(crate) async fn on_get(State(door): State<Door>, namespace: Namespace, Path(id): Path<String>) -> Answer<Json<DeadLetterView>> {
+    let (sequence, letter) = find(&door, &namespace.name, &id).await?;
+    let text = STANDARD.decode(&letter.body).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    Ok(Json(DeadLetterView { id: sequence.to_string(), letter, text }))
+}
+
+/// The letter with this id, if it shows in the namespace, and its sequence.
+///
+/// # Errors
+/// 404 `unknown_dead_letter`, or 503 `bus_unavailable`.
+pub(crate) async fn find(door: &Door, namespace: &Name, id: &str) -> Answer<(u64, DeadLetter)> {
+    let sequence = number(id).filter(|sequence| *sequence > 0).ok_or_else(unknown)?;
+    let kept = stored::by_sequence(&door.bus, topology::DLQ.name, sequence).await.map_err(|e| away(&e))?.ok_or_else(unknown)?;
+    let letter: DeadLetter = serde_json::from_slice(&kept.body).map_err(|_| unknown())?;
+    if is_for(&letter, namespace) { Ok((sequence, letter)) } else { Err(unknown()) }
+}
+
+/// The one answer to an id that is not known, in this namespace or at all.
+pub(crate) fn unknown() -> Refusal {
+    Refusal::new(404, "unknown_dead_letter", "there is no such dead letter; `hopyard dlq list` shows those that are there")
+}
+
+/// The answer while the bus cannot be asked.
+pub(crate) fn away(error: &anyhow::Error) -> Refusal {
+    tracing::warn!(error = format!("{error:#}"), "the dead letters cannot be reached");
+    Refusal::new(503, "bus_unavailable", "dead letters are on the bus, which does not answer")
 }
 
 /// Letters of tenants show in their namespace; those between services belong to nobody else and show in `default`.
@@ -97,8 +129,9 @@ mod tests {
 
     #[test]
     fn a_letter_has_its_id_beside_its_fields() {
-        let view = DeadLetterView { id: "9".to_owned(), letter: letter("hopyard.result.e1") };
+        let view = DeadLetterView { id: "9".to_owned(), letter: letter("hopyard.result.e1"), text: None };
         let json = serde_json::to_value(view).unwrap();
         assert_eq!((json["id"].as_str(), json["seq"].as_u64(), json["code"].as_str()), (Some("9"), Some(3), Some("json_syntax")));
+        assert!(json.get("text").is_none(), "{json}");
     }
 }

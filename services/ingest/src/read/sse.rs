@@ -149,6 +149,17 @@ mod tests {
         assert_eq!(streams.available_permits(), 1);
     }
 
+    #[tokio::test]
+    async fn a_drain_ends_open_streams() {
+        let (tasks, streams) = (Tasks::default(), Arc::new(Semaphore::new(1)));
+        let response = answer(&tasks, permit(&streams), |_sink| std::future::pending());
+        tasks.draining().cancel();
+        let body = to_bytes(response.into_body(), 4096).await.unwrap();
+        assert_eq!(body, "retry: 2000\n\n", "without `end`, so that the reader comes back");
+        tasks.finished().await;
+        assert_eq!(streams.available_permits(), 1);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_is_dropped() {
         let (tasks, streams) = (Tasks::default(), Arc::new(Semaphore::new(1)));

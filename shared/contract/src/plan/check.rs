@@ -16,6 +16,7 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
     let mut errors = Vec::new();
     check_graph(plan, &mut errors);
     check_env(&plan.env, "/env", &mut errors);
+    check_pools(plan, &mut errors);
     for (name, schema) in &plan.inputs {
         if !is_key(name) {
             errors.push(FieldError::new(
@@ -112,6 +113,15 @@ fn check_graph(plan: &Plan, errors: &mut Vec<FieldError>) {
             format!("/steps/{index}/needs"),
             format!("the steps need each other: {}", cycle.join(" -> ")),
         ));
+    }
+}
+
+/// A workspace is on one executor's disk, so the steps that share it cannot be claimed from different pools.
+fn check_pools(plan: &Plan, errors: &mut Vec<FieldError>) {
+    let Some(first) = plan.steps.first().filter(|_| plan.workspace.mode != WorkspaceMode::None) else { return };
+    if let Some(index) = plan.steps.iter().position(|s| s.pool != first.pool) {
+        let detail = "the steps share a workspace and so an executor: name one pool for all, or set `workspace: {mode: none}`";
+        errors.push(FieldError::new("pool_conflict", format!("/steps/{index}/pool"), detail));
     }
 }
 
@@ -280,6 +290,13 @@ mod tests {
             {"id": "c", "shell": "true", "if": "steps.b.status == 'failed'", "env": {"V": "${{ inputs.y }}"}},
         ]});
         assert_eq!(codes(plan), [pair("unknown_step", "/steps/2/if"), pair("unknown_input", "/steps/2/env/V")]);
+    }
+
+    #[test]
+    fn steps_of_one_workspace_are_claimed_from_one_pool() {
+        let steps = json!([{"id": "a", "shell": "true"}, {"id": "b", "shell": "true", "pool": "gpu"}]);
+        assert_eq!(codes(json!({"steps": steps})), [pair("pool_conflict", "/steps/1/pool")]);
+        assert_eq!(codes(json!({"workspace": {"mode": "none"}, "steps": steps})), []);
     }
 
     #[test]

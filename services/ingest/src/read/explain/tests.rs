@@ -120,6 +120,7 @@ fn state(status: RunStatus, reason: Option<PendingReason>) -> RunState {
         usage: Usage::default(),
         late_usage: None,
         result: None,
+        restore: None,
         generation: 0,
         executor: None,
         host: None,

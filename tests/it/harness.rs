@@ -1,0 +1,278 @@
+//! A whole stack of a test's own: private servers, real services as processes, and the proof at the end that nothing is left.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hopyard::servers::{NatsOptions, NatsServer, find_program, process_env};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+pub mod api;
+pub mod bus;
+pub mod http;
+pub mod leftovers;
+pub mod postgres;
+pub mod process;
+pub mod programs;
+pub mod wait;
+
+use bus::Bus;
+use postgres::Postgres;
+use process::Process;
+
+/// Engine of a stack's store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// Embedded.
+    #[default]
+    Sqlite,
+    /// A fresh database on the shared server.
+    Postgres,
+}
+
+/// What a stack is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Store.
+    pub store: Engine,
+    /// Schedulers; SQLite allows one.
+    pub schedulers: usize,
+    /// Executors, `executor-1` and so on; they are spread over the hosts.
+    pub executors: usize,
+    /// Hosts, each with a disk and a janitor of its own.
+    pub hosts: usize,
+    /// Doors.
+    pub doors: usize,
+    /// Slots of each executor.
+    pub slots: u32,
+    /// Length of a lease.
+    pub lease: &'static str,
+    /// Time between renewals.
+    pub renew: &'static str,
+    /// Time between TERM and KILL.
+    pub grace: &'static str,
+    /// Whether each host has its janitor.
+    pub janitors: bool,
+    /// Whether the metrics service runs.
+    pub metrics: bool,
+    /// Further settings of all services.
+    pub settings: Vec<(&'static str, String)>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            store: Engine::Sqlite,
+            schedulers: 1,
+            executors: 1,
+            hosts: 1,
+            doors: 1,
+            slots: 4,
+            lease: "3s",
+            renew: "1s",
+            grace: "1s",
+            janitors: true,
+            metrics: false,
+            settings: Vec::new(),
+        }
+    }
+}
+
+impl Setup {
+    /// The default stack on an engine.
+    pub fn on(store: Engine) -> Self {
+        Self { store, ..Self::default() }
+    }
+}
+
+/// A running stack. It ends with [`Harness::close`]; dropping it without is a failure.
+#[derive(Debug)]
+pub struct Harness {
+    /// The private nats-server.
+    pub nats: NatsServer,
+    /// URL of the store.
+    pub store_url: String,
+    setup: Setup,
+    processes: Vec<Process>,
+    dir: PathBuf,
+    repositories: usize,
+    closed: bool,
+    // Last, so that the server and the folder go after what uses them.
+    _postgres: Option<Arc<Postgres>>,
+    _temp: TempDir,
+}
+
+impl Harness {
+    /// Starts a stack and returns when every service is ready.
+    pub async fn start(setup: Setup) -> Self {
+        let temp = tempfile::Builder::new().prefix("hopyard-it-").tempdir().unwrap();
+        let dir = temp.path().canonicalize().unwrap();
+        for part in ["logs", "repositories", "data", "bus"] {
+            std::fs::create_dir(dir.join(part)).unwrap();
+        }
+        let program = find_program("nats-server", "HOPYARD_NATS_SERVER", &process_env).unwrap();
+        let nats = NatsServer::start(NatsOptions { program, data_dir: dir.join("bus"), addr: None, log_file: None }).await.unwrap();
+        let (store_url, postgres) = match setup.store {
+            Engine::Sqlite => (format!("sqlite:{}", dir.join("store").display()), None),
+            Engine::Postgres => {
+                let server = Postgres::shared().await;
+                (server.database().await, Some(server))
+            }
+        };
+        let mut harness =
+            Self { nats, store_url, setup, processes: Vec::new(), dir, repositories: 0, closed: false, _postgres: postgres, _temp: temp };
+        harness.plan();
+        for process in &mut harness.processes {
+            process.launch().await;
+        }
+        for process in &mut harness.processes {
+            process.ready().await;
+        }
+        harness
+    }
+
+    fn plan(&mut self) {
+        let setup = self.setup.clone();
+        let host = |i: usize| format!("host-{}", i % setup.hosts + 1);
+        for i in 1..=setup.schedulers {
+            self.add(&format!("scheduler-{i}"), "scheduler", "host-0");
+        }
+        for i in 1..=setup.doors {
+            self.add(&format!("ingest-{i}"), "ingest", "host-0");
+        }
+        for i in (0..setup.hosts).filter(|_| setup.janitors) {
+            self.add(&format!("janitor-{}", i + 1), "janitor", &host(i));
+        }
+        for i in 0..setup.executors {
+            self.add(&format!("executor-{}", i + 1), "executor", &host(i));
+        }
+        if setup.metrics {
+            self.add("metrics", "metrics", "host-0");
+        }
+    }
+
+    /// Adds a service to the stack without starting it.
+    pub fn add(&mut self, name: &str, service: &'static str, host: &str) {
+        let data = self.dir.join("data").join(host);
+        std::fs::create_dir_all(&data).unwrap();
+        let mut env: Vec<(String, String)> = vec![("HOME".into(), data.display().to_string())];
+        let mut set = |name: &str, value: &str| env.push((format!("HOPYARD_{name}"), value.to_owned()));
+        set("NATS_URL", &self.nats.url());
+        set("ADMIN_ADDR", "127.0.0.1:0");
+        set("DATA_DIR", &data.display().to_string());
+        set("BLOBS", &self.dir.join("blobs").display().to_string());
+        set("ID", name);
+        set("HOST_ID", host);
+        set("LOG", "info,hopyard=debug");
+        set("GRACE", self.setup.grace);
+        match service {
+            "ingest" => set("HTTP_ADDR", "127.0.0.1:0"),
+            "scheduler" => {
+                set("LEASE", self.setup.lease);
+                set("RENEW", self.setup.renew);
+            }
+            "executor" => {
+                set("SLOTS", &self.setup.slots.to_string());
+                set("REPO_ALLOW", &format!("{}/", self.dir.join("repositories").display()));
+                set("GIT_FETCH_INTERVAL", "1s");
+            }
+            _ => {}
+        }
+        if matches!(service, "ingest" | "scheduler" | "metrics") {
+            set("STORE_URL", &self.store_url);
+        }
+        for (name, value) in &self.setup.settings {
+            set(name, value);
+        }
+        self.processes.push(Process::new(name, service, env, &self.dir.join("logs")));
+    }
+
+    /// A service by name.
+    pub fn service(&mut self, name: &str) -> &mut Process {
+        self.processes.iter_mut().find(|p| p.name == name).unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    fn door(&self) -> &Process {
+        let running = |p: &&Process| p.service == "ingest" && p.pid().is_some();
+        self.processes.iter().find(running).expect("a door runs")
+    }
+
+    /// Address of the first door that runs.
+    pub fn api(&self) -> SocketAddr {
+        self.door().http()
+    }
+
+    /// Ends a service at once.
+    pub async fn kill9(&mut self, name: &str) {
+        self.service(name).kill9().await;
+    }
+
+    /// Starts a service and waits until it is ready.
+    pub async fn start_service(&mut self, name: &str) {
+        self.service(name).start().await;
+    }
+
+    /// Tells a service to drain, and waits until it has ended well.
+    pub async fn stop_service(&mut self, name: &str) {
+        self.service(name).stop().await;
+    }
+
+    /// Stops a service in its tracks.
+    pub fn freeze(&mut self, name: &str) {
+        self.service(name).signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a frozen service go on.
+    pub fn thaw(&mut self, name: &str) {
+        self.service(name).signal(Signal::SIGCONT);
+    }
+
+    /// A connection of a plain client.
+    pub async fn bus(&self) -> Bus {
+        Bus::connect(self.nats.addr()).await
+    }
+
+    /// Makes a git repository that executors may use, and returns its path.
+    pub fn repo(&mut self, commits: &[&[(&str, &str)]]) -> PathBuf {
+        self.repositories += 1;
+        let path = self.dir.join("repositories").join(format!("r{}", self.repositories));
+        programs::repository(&path, commits);
+        path
+    }
+
+    /// A directory of the test outside of all workspaces.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Data directories of the hosts with executors.
+    pub fn hosts(&self) -> Vec<PathBuf> {
+        (1..=self.setup.hosts).map(|i| self.dir.join("data").join(format!("host-{i}"))).collect()
+    }
+
+    /// The executable, and the settings of a client of this stack.
+    pub fn client(&self) -> (PathBuf, Vec<(String, String)>) {
+        (env!("CARGO_BIN_EXE_hopyard").into(), vec![("HOPYARD_URL".into(), format!("http://{}", self.api()))])
+    }
+
+    /// Waits until nothing is left over, then tells all services to drain; each has to end well.
+    pub async fn close(mut self) {
+        leftovers::none(&self.store_url, self.nats.addr(), &self.dir, &self.hosts()).await;
+        futures::future::join_all(self.processes.iter_mut().map(Process::stop)).await;
+        self.nats.stop().await.unwrap();
+        self.closed = true;
+    }
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for process in &self.processes {
+                eprintln!("---- {} ----\n{}", process.name, process.told());
+            }
+        } else {
+            assert!(self.closed, "the test ended without harness.close().await");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A plain NATS client on a TCP connection, as somebody without any library of ours would write it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+
+/// Longest wait for a message.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A message.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Subject.
+    pub subject: String,
+    /// Raw headers; empty when there are none.
+    pub headers: String,
+    /// Payload.
+    pub body: Vec<u8>,
+}
+
+impl Message {
+    /// The payload as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{}: {e}: {}", self.subject, String::from_utf8_lossy(&self.body)))
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Bus {
+    stream: BufReader<TcpStream>,
+    waiting: VecDeque<Message>,
+    subscriptions: u32,
+}
+
+impl Bus {
+    /// Connects.
+    pub async fn connect(addr: SocketAddr) -> Self {
+        let mut stream = BufReader::new(TcpStream::connect(addr).await.expect("nats-server listens"));
+        let mut info = String::new();
+        stream.read_line(&mut info).await.expect("nats-server greets");
+        assert!(info.starts_with("INFO "), "{info}");
+        let mut bus = Self { stream, waiting: VecDeque::new(), subscriptions: 0 };
+        bus.write(b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\n").await;
+        bus.flush().await;
+        bus
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).await.expect("nats-server reads");
+    }
+
+    /// Returns when the server has seen everything so far.
+    pub async fn flush(&mut self) {
+        self.write(b"PING\r\n").await;
+        while let Some(line) = self.step().await {
+            if line == "PONG" {
+                return;
+            }
+        }
+        panic!("nats-server is gone");
+    }
+
+    /// Subscribes; returns when messages from now on arrive.
+    pub async fn subscribe(&mut self, subject: &str) {
+        self.subscriptions += 1;
+        let line = format!("SUB {subject} {}\r\n", self.subscriptions);
+        self.write(line.as_bytes()).await;
+        self.flush().await;
+    }
+
+    async fn publish_to(&mut self, subject: &str, reply: &str, headers: &[(&str, &str)], body: &[u8]) {
+        let mut bytes = if headers.is_empty() {
+            format!("PUB {subject} {reply} {}\r\n", body.len()).into_bytes()
+        } else {
+            let lines: String = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+            let block = format!("NATS/1.0\r\n{lines}\r\n");
+            let head = format!("HPUB {subject} {reply} {} {}\r\n", block.len(), block.len() + body.len());
+            [head.as_bytes(), block.as_bytes()].concat()
+        };
+        bytes.extend(body);
+        bytes.extend(b"\r\n");
+        self.write(&bytes).await;
+    }
+
+    /// Sends a request and waits for its answer; with no one listening, the answer is empty and its headers say so.
+    pub async fn request(&mut self, subject: &str, headers: &[(&str, &str)], body: &[u8]) -> Message {
+        let inbox = format!("_INBOX.{}", uuid());
+        self.subscribe(&inbox).await;
+        self.publish_to(subject, &inbox, headers, body).await;
+        self.next_on(|s| s == inbox).await
+    }
+
+    /// Publishes into a stream and returns the sequence it got.
+    pub async fn store(&mut self, subject: &str, headers: &[(&str, &str)], body: &[u8]) -> u64 {
+        let ack = self.request(subject, headers, body).await.json();
+        ack["seq"].as_u64().unwrap_or_else(|| panic!("no acknowledgement for {subject}: {ack}"))
+    }
+
+    /// The next message whose subject fits; others wait for their own turn.
+    pub async fn next_on(&mut self, fits: impl Fn(&str) -> bool) -> Message {
+        if let Some(at) = self.waiting.iter().position(|m| fits(&m.subject)) {
+            return self.waiting.remove(at).expect("it was just found");
+        }
+        let search = async {
+            loop {
+                let before = self.waiting.len();
+                self.step().await.expect("nats-server is gone");
+                if self.waiting.len() > before && fits(&self.waiting[before].subject) {
+                    return self.waiting.remove(before).expect("it was just added");
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, search).await.expect("a message within 30 s")
+    }
+
+    /// Reads one protocol line; messages go to those that wait.
+    async fn step(&mut self) -> Option<String> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line).await.ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end().to_owned();
+        let words: Vec<&str> = line.split(' ').filter(|w| !w.is_empty()).collect();
+        match words.as_slice() {
+            ["PING"] => self.write(b"PONG\r\n").await,
+            ["MSG", subject, _, rest @ ..] => {
+                let total: usize = rest.last()?.parse().ok()?;
+                let body = self.payload(total).await?;
+                self.waiting.push_back(Message { subject: (*subject).to_owned(), headers: String::new(), body });
+            }
+            ["HMSG", subject, _, rest @ ..] => {
+                let [.., head, total] = rest else { return None };
+                let (head, total): (usize, usize) = (head.parse().ok()?, total.parse().ok()?);
+                let mut all = self.payload(total).await?;
+                let body = all.split_off(head);
+                self.waiting.push_back(Message {
+                    subject: (*subject).to_owned(),
+                    headers: String::from_utf8_lossy(&all).into_owned(),
+                    body,
+                });
+            }
+            ["-ERR", ..] => panic!("nats-server refuses: {line}"),
+            _ => {}
+        }
+        Some(line)
+    }
+
+    async fn payload(&mut self, length: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; length + 2];
+        self.stream.read_exact(&mut bytes).await.ok()?;
+        bytes.truncate(length);
+        Some(bytes)
+    }
+
+    /// Messages that a durable consumer has not settled: waiting and under way. An error while there is no such consumer.
+    pub async fn unsettled(&mut self, stream: &str, durable: &str) -> Result<u64, String> {
+        let info = self.request(&format!("$JS.API.CONSUMER.INFO.{stream}.{durable}"), &[], b"").await.json();
+        match (info["num_pending"].as_u64(), info["num_ack_pending"].as_u64()) {
+            (Some(waiting), Some(under_way)) => Ok(waiting + under_way),
+            _ => Err(info.to_string()),
+        }
+    }
+}
+
+fn uuid() -> String {
+    hopyard_contract::RunId::mint().to_string()
+}

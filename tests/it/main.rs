@@ -1,0 +1,20 @@
+//! Integration tests: each starts a stack of its own from the real executable and ends with the proof that nothing is left.
+
+#![expect(unreachable_pub, reason = "an executable exports nothing; `pub` marks what a module of it offers to the others")]
+#![expect(clippy::unwrap_used, reason = "the parts that tests share may fail a test as the tests themselves may")]
+
+mod harness;
+
+mod bad_input;
+mod cli;
+mod crashes;
+mod doors;
+mod examples;
+mod kills;
+mod logs;
+mod operating;
+mod runs;
+mod surfaces;
+mod tidy;
+mod time;
+mod workspaces;
