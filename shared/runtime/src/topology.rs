@@ -54,27 +54,42 @@ impl Topology {
 
     async fn ensure_stream(&self, bus: &Bus, spec: &StreamSpec) -> anyhow::Result<()> {
         let wanted = self.stream_config(spec);
-        let jetstream = bus.jetstream();
         let actual = match self.mode {
-            Mode::Manage => {
-                // While another service makes the same stream, the server takes the two for different ones that overlap.
-                let mut tries = 0;
-                loop {
-                    match jetstream.create_or_update_stream(wanted.clone()).await {
-                        Ok(made) => break made.config,
-                        Err(error) if tries == 10 => return Err(error.into()),
-                        Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                    }
-                    tries += 1;
-                }
-            }
-            Mode::Verify => {
-                jetstream.get_stream(spec.name).await.context("is missing: run `hopyard topology apply`")?.cached_info().config.clone()
-            }
+            Mode::Manage => self.make_stream(bus, &wanted).await?,
+            Mode::Verify => bus
+                .jetstream()
+                .get_stream(spec.name)
+                .await
+                .context("is missing: run `hopyard topology apply`")?
+                .cached_info()
+                .config
+                .clone(),
         };
         // Older servers drop what they do not know without a word, so the answer is compared field by field.
         let differences = differences(&wanted, &actual);
         if differences.is_empty() { Ok(()) } else { bail!("differs: {}", differences.join(", ")) }
+    }
+
+    /// Creates a stream that is missing and updates one that differs, and never asks for more than that: services start
+    /// together, and an update of a stream that another one is creating ends nats-server 2.9.10 with a nil pointer.
+    async fn make_stream(&self, bus: &Bus, wanted: &StreamConfig) -> anyhow::Result<StreamConfig> {
+        let mut tries = 0;
+        loop {
+            let made = match bus.jetstream().get_stream(&wanted.name).await {
+                Ok(stream) if differences(wanted, &stream.cached_info().config).is_empty() => return Ok(wanted.clone()),
+                Ok(_) => bus.jetstream().update_stream(wanted).await.map(|info| info.config).map_err(anyhow::Error::from),
+                Err(_) => {
+                    bus.jetstream().create_stream(wanted.clone()).await.map(|s| s.cached_info().config.clone()).map_err(anyhow::Error::from)
+                }
+            };
+            match made {
+                Ok(config) => return Ok(config),
+                Err(error) if tries == 10 => return Err(error),
+                // While another service makes the same stream, the server takes the two for different ones that overlap.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+            tries += 1;
+        }
     }
 
     fn stream_config(&self, spec: &StreamSpec) -> StreamConfig {

@@ -33,7 +33,7 @@ fn top_level_fields() {
         (top("stepz: 1"), &["unknown_field /stepz 3:1"]),
         (top("a/b~c: 1"), &["unknown_field /a~1b~0c 3:1"]),
         (top("timeout: 30"), &["duration /timeout 3:10"]),
-        (top("timeout: 0s"), &["duration /timeout 3:10"]),
+        (top("timeout: 0s"), &["range /timeout 3:10"]),
         (top("timeout: [1s]"), &["type /timeout 3:10"]),
         (top("workspace: temporary"), &["type /workspace 3:12"]),
         (top("workspace: {mode: tempory}"), &["unknown_value /workspace/mode 3:19"]),

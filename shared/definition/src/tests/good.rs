@@ -14,7 +14,7 @@ workspace: {mode: temporary}
 budget: {cost_usd: 2.50, turns: 40, time: 30m}
 concurrency: {key: "${{ repo.url }}", limit: 1, policy: cancel_older}
 timeout: 2h
-defaults: {timeout: 30m, idle_timeout: 5m, pool: big, grace: 3s, retry: {max_attempts: 3}}
+defaults: {timeout: 30m, idle_timeout: 5m, pool: small, grace: 3s, retry: {max_attempts: 3}}
 env: {CI: "1", DEBUG: true, LEVEL: 1.10, ZIP: 00501}
 steps:
   - id: build
@@ -60,7 +60,7 @@ fn the_whole_language_becomes_a_plan() {
     let [build, test, report, deliver] = plan.steps.as_slice() else { panic!("three steps and the delivery") };
     assert_eq!(build.work, Work::Shell("#!/usr/bin/env bash\ncargo build\n".into()));
     assert_eq!((build.timeout, build.idle_timeout, build.grace), (millis(1_800_000), millis(300_000), millis(3000)));
-    assert_eq!(build.pool.as_ref().map(|p| p.as_str()), Some("big"));
+    assert_eq!(build.pool.as_ref().map(|p| p.as_str()), Some("small"), "from the defaults");
     assert_eq!(build.retry, Some(Retry { max_attempts: 3, backoff: Backoff::default(), on: None }));
     assert_eq!(test.pool.as_ref().map(|p| p.as_str()), Some("small"));
     assert_eq!((test.timeout, test.idle_timeout), (millis(600_000), millis(300_000)));

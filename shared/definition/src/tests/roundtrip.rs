@@ -113,8 +113,13 @@ fn plan() -> impl Strategy<Value = Plan> {
             set(&mut plan, "concurrency", concurrency);
             set(&mut plan, "timeout", timeout);
             let mut plan = Plan::from_stored(plan).unwrap();
-            if plan.workspace.mode == WorkspaceMode::None {
-                plan.result = ResultSpec::default();
+            match plan.workspace.mode {
+                WorkspaceMode::None => plan.result = ResultSpec::default(),
+                // Steps that share a workspace share a pool.
+                WorkspaceMode::Temporary | WorkspaceMode::Persistent => {
+                    let pool = plan.steps[0].pool.clone();
+                    plan.steps.iter_mut().for_each(|s| s.pool = pool.clone());
+                }
             }
             plan.add_delivery();
             plan
