@@ -14,6 +14,7 @@ mod kills;
 mod logs;
 mod operating;
 mod runs;
+mod store;
 mod surfaces;
 mod tidy;
 mod time;

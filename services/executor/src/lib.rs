@@ -1,6 +1,6 @@
 //! Claims attempts, makes workspaces, runs steps and hands the work back.
 //!
-//! The path of an attempt is [`attempt`], one straight line: claim → workspace → run → snapshot → upload → exactly one
+//! The path of an attempt is `attempt`, one straight line: claim → workspace → run → snapshot → upload → exactly one
 //! `finished`. This crate *never* reaches the store, decides what becomes of a run, or lets a process of a step outlive it.
 
 mod attempt;

@@ -42,7 +42,7 @@ pub struct Cli {
 /// What all client commands share.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Globals {
-    /// Namespace [HOPYARD_NAMESPACE]
+    /// Namespace (HOPYARD_NAMESPACE)
     #[arg(short, long, global = true, value_name = "NAME")]
     pub namespace: Option<String>,
     /// How data is printed

@@ -40,16 +40,16 @@ pub struct PruneArgs {
     /// Age after which a workspace that no scheduler knows goes [HOPYARD_MAX_AGE; 48h]
     #[arg(long, value_name = "DURATION")]
     pub max_age: Option<Span>,
-    /// The executors' data directory [HOPYARD_DATA_DIR]
+    /// The executors' data directory (HOPYARD_DATA_DIR)
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// The executors' name of this host [HOPYARD_HOST_ID]
+    /// The executors' name of this host (HOPYARD_HOST_ID)
     #[arg(long, value_name = "NAME")]
     pub host_id: Option<String>,
-    /// Bus [HOPYARD_NATS_URL]
+    /// Bus (HOPYARD_NATS_URL)
     #[arg(long, value_name = "URL")]
     pub nats_url: Option<String>,
-    /// Directory or URL of the blob store [HOPYARD_BLOBS]
+    /// Directory or URL of the blob store (HOPYARD_BLOBS)
     #[arg(long, value_name = "URL")]
     pub blobs: Option<String>,
 }
@@ -69,7 +69,7 @@ impl PruneArgs {
 /// `hopyard janitor --once`.
 ///
 /// # Errors
-/// As [`pass`].
+/// As `pass`.
 pub async fn janitor(format: Format, args: &JanitorArgs) -> Result<Exit> {
     pass(format, &Config::load(&args.flags.settings())?, args.dry_run).await
 }
@@ -77,7 +77,7 @@ pub async fn janitor(format: Format, args: &JanitorArgs) -> Result<Exit> {
 /// `hopyard workspaces prune`.
 ///
 /// # Errors
-/// As [`pass`].
+/// As `pass`.
 pub async fn prune(format: Format, args: &PruneArgs) -> Result<Exit> {
     pass(format, &Config::load(&args.settings())?, args.dry_run).await
 }

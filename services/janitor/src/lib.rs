@@ -1,7 +1,7 @@
 //! Frees the disk of one host: workspaces of ended runs, orphans, spools, trash; keeps the work of lost attempts first.
 //!
-//! The path of a workspace: a ticket or a look at the disk → [`scheduler`] is asked what may go → [`policy`] decides →
-//! [`save`] keeps what a lost attempt left → rename to the trash → delete → report. This crate *never* reaches the store,
+//! The path of a workspace: a ticket or a look at the disk → `scheduler` is asked what may go → `policy` decides →
+//! `save` keeps what a lost attempt left → rename to the trash → delete → report. This crate *never* reaches the store,
 //! touches a persistent workspace, removes anything that a scheduler wants to keep, or removes anything unasked.
 
 mod disk;

@@ -1,7 +1,7 @@
 //! Folds the events of all runs into exact counters, and reads the gauges of what is going on from the store.
 //!
-//! The path of an event: bus or database → [`ledger`], which counts each event once → [`checkpoint`], saved before the
-//! message is acknowledged → [`collector`], which shows the counters. This crate *never* writes the state of runs, never
+//! The path of an event: bus or database → `ledger`, which counts each event once → `checkpoint`, saved before the
+//! message is acknowledged → `collector`, which shows the counters. This crate *never* writes the state of runs, never
 //! counts by arithmetic on gauges, and nothing waits for it.
 
 mod catalogue;

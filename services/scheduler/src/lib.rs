@@ -1,7 +1,7 @@
 //! The only writer of the state of runs: a group-commit loop over a pure decision.
 //!
-//! The path of an input: [`ears`] hear it (requests, reports) → [`commit`] locks and loads the runs it touches →
-//! [`decide`](decide::decide) says what becomes of them → one transaction writes everything → [`follow_up`] answers, rings
+//! The path of an input: `ears` hear it (requests, reports) → `commit` locks and loads the runs it touches →
+//! `decide` says what becomes of them → one transaction writes everything → `follow_up` answers, rings
 //! and publishes. This crate *never* runs a step, touches a workspace or trusts an executor's clock.
 
 pub mod commit;

@@ -124,7 +124,7 @@ impl Config {
 
     fn put(&mut self, name: &str, value: String) {
         // Names of programs and folders that the set-up scripts hand over are not settings of a service.
-        const SETUP: [&str; 8] = ["CONFIG", "TOOLS", "TOOLS_DIR", "NATS_SERVER", "PG_BIN", "PYTHON", "TEST_POSTGRES_URL", "KEEP"];
+        const SETUP: [&str; 7] = ["CONFIG", "TOOLS", "TOOLS_DIR", "NATS_SERVER", "PG_BIN", "PYTHON", "KEEP"];
         if SETUP.contains(&name) {
             return;
         }
