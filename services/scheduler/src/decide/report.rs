@@ -164,8 +164,8 @@ impl Change {
         }
         let failures = self.state.steps[step_index].failures;
         let retry = self.state.plan.step(self.state.steps[step_index].id.as_str()).and_then(|s| s.retry.clone());
-        let again =
-            retry.filter(|r| failures < r.max_attempts && r.on.as_ref().is_none_or(|codes| codes.contains(&code)) && may_retry(code));
+        let asked = |on: &Option<Vec<FailureCode>>| on.as_ref().map_or_else(|| by_default(code), |codes| codes.contains(&code));
+        let again = retry.filter(|r| failures < r.max_attempts && asked(&r.on) && may_retry(code));
         match again {
             Some(retry) => {
                 let wait = retry.backoff.after(failures);
@@ -293,6 +293,11 @@ fn beyond(after: &Usage, before: &Usage) -> Usage {
         turns: after.turns.saturating_sub(before.turns),
         tool_calls: after.tool_calls.saturating_sub(before.tool_calls),
     }
+}
+
+/// An absent repository or ref is as absent at the next try: it is tried again only where `on` names it.
+fn by_default(code: FailureCode) -> bool {
+    code != FailureCode::WorkspaceError
 }
 
 /// What a plan, a policy or a budget forbids does not get better by trying again.

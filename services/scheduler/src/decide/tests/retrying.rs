@@ -56,6 +56,16 @@ fn what_was_forbidden_is_never_tried_again() {
 }
 
 #[test]
+fn an_absent_repository_is_tried_again_only_by_name() {
+    let mut world = retried(json!({"max_attempts": 3}));
+    world.carry_out("a", failed(FailureCode::WorkspaceError));
+    assert_eq!((world.status(), world.state.run.failure_code), (RunStatus::Failed, Some(FailureCode::WorkspaceError)));
+    let mut named = retried(json!({"max_attempts": 3, "on": ["workspace_error"]}));
+    named.carry_out("a", failed(FailureCode::WorkspaceError));
+    assert_eq!((named.status(), named.reason()), (RunStatus::Pending, Some(PendingReason::RetryBackoff)));
+}
+
+#[test]
 fn without_a_policy_the_first_failure_is_final() {
     let mut world = World::of(json!([{"id": "a"}]));
     world.carry_out("a", failed(FailureCode::ExitCode));
