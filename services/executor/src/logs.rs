@@ -1,5 +1,6 @@
 //! The log of an attempt: chunks to the live tail while it runs, the whole spool to the blobs at its end.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,7 +12,7 @@ use hopyard_contract::{AttemptId, Name, subject};
 use hopyard_runtime::Bus;
 
 use crate::instruments;
-use crate::process::{self, StepProcess};
+use crate::process::{self, SpoolReader, StepProcess};
 
 /// Compression level of stored logs: fast.
 const LEVEL: i32 = 3;
@@ -21,11 +22,7 @@ pub(crate) async fn ship(bus: Bus, namespace: Name, attempt: AttemptId, process:
     let subject = subject::log(&namespace, attempt.run);
     let mut tail = process.output(0)?;
     while let Some(chunk) = tail.next().await? {
-        let stream = match chunk.stream {
-            process::Stream::Stdout => Stream::Stdout,
-            process::Stream::Stderr => Stream::Stderr,
-            process::Stream::System => Stream::System,
-        };
+        let stream = chunk.stream;
         let label = match stream {
             Stream::Stdout => "stdout",
             Stream::Stderr => "stderr",
@@ -54,14 +51,16 @@ pub(crate) async fn store(blobs: &Blobs, dir: &Path) -> anyhow::Result<Option<Bl
     let packed = dir.join("log.zst");
     let target = packed.clone();
     let size = tokio::task::spawn_blocking(move || -> anyhow::Result<u64> {
-        let mut input = match std::fs::File::open(&spool) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        let whole = match SpoolReader::open(&spool) {
+            Ok(reader) => reader.whole()?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error.into()),
         };
-        if input.metadata()?.len() == 0 {
+        if whole == 0 {
             return Ok(0);
         }
+        // Readers of the stored log take a torn record for damage.
+        let mut input = std::fs::File::open(&spool)?.take(whole);
         let output = std::fs::File::create(&target)?;
         zstd::stream::copy_encode(&mut input, &output, LEVEL)?;
         Ok(output.metadata()?.len())

@@ -10,7 +10,6 @@
 //! ```
 
 pub mod cgroup;
-pub mod clock;
 pub mod control;
 pub mod environment;
 pub mod exit;
@@ -28,14 +27,15 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 
-pub use clock::BootTime;
 pub use exit::{ExitFacts, ExitKind};
 pub use shim::shim_main;
 pub use spec::{Lease, Limits, ProcessSpec, StepSpec};
-pub use spool::{Chunk, SpoolReader, Stream};
+pub use spool::SpoolReader;
 pub use supervise::Supervision;
 
 use control::Command;
+use hopyard_contract::log::frame::Piece;
+use hopyard_runtime::clock::BootInstant;
 
 /// Name of the merged log in the spool directory.
 pub const SPOOL_FILE: &str = "log.spool";
@@ -106,7 +106,7 @@ impl StepProcess {
     /// `left` counts from the sending of the answered claim or renewal. The shim is told the boot-time instant, so that
     /// a message which waited in the socket extends nothing.
     pub fn renew(&self, left: Duration) {
-        self.tell(Command::Lease { expires: BootTime::now().after(left) });
+        self.tell(Command::Lease { expires: BootInstant::now().after(left) });
     }
 
     /// Ends the tree: SIGTERM, the grace of the step, SIGKILL; with `force` SIGKILL at once. May be repeated.
@@ -167,18 +167,18 @@ impl OutputTail {
     ///
     /// # Errors
     /// When the spool cannot be read or is damaged.
-    pub async fn next(&mut self) -> std::io::Result<Option<Chunk>> {
+    pub async fn next(&mut self) -> std::io::Result<Option<Piece>> {
         loop {
             // Sampled before the read: the end is announced after the last byte was written.
             let over = self.state.borrow_and_update().exit.is_some();
-            if let Some(chunk) = self.reader.next_chunk()? {
+            if let Some(chunk) = self.reader.next_piece()? {
                 return Ok(Some(chunk));
             }
             if over {
                 return Ok(None);
             }
             if self.state.changed().await.is_err() {
-                return self.reader.next_chunk();
+                return self.reader.next_piece();
             }
         }
     }

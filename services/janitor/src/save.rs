@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use hopyard_blobs::Blobs;
 use hopyard_contract::AttemptId;
-use hopyard_contract::log::frame::{HEAD_BYTES, MAX_PAYLOAD};
+use hopyard_contract::log::frame::{HEAD_BYTES, Head, MAX_PAYLOAD};
 use hopyard_contract::message::WorkspaceSaved;
 use hopyard_contract::run::BlobRef;
 use hopyard_worktree::{Mirror, Snapshot};
@@ -129,11 +129,14 @@ fn pack(spool: &Path, to: &Path) -> anyhow::Result<u64> {
     let mut total = 0;
     let mut record = vec![0; HEAD_BYTES + MAX_PAYLOAD];
     while fill(&mut input, &mut record[..HEAD_BYTES])? {
-        let len = u32::from_le_bytes([record[9], record[10], record[11], record[12]]) as usize;
-        if len > MAX_PAYLOAD || !(1..=3).contains(&record[0]) {
-            tracing::warn!(spool = %spool.display(), offset = total, "the spool is damaged; the log is kept up to here");
-            break;
-        }
+        let len = match Head::decode(&record, total) {
+            Ok(Some(head)) => head.len,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::warn!(spool = %spool.display(), %error, "the spool is damaged; the log is kept up to here");
+                break;
+            }
+        };
         if !fill(&mut input, &mut record[HEAD_BYTES..HEAD_BYTES + len])? {
             break;
         }

@@ -234,7 +234,7 @@ impl Bus {
         Publishing(sent.map_err(publish_error))
     }
 
-    /// Publishes a message that a caller made itself, for examples and tests.
+    /// Publishes to a stream and waits until it is stored.
     ///
     /// # Errors
     /// [`PublishError`].

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::BootTime;
 use super::exit::ExitFacts;
 use super::spec::StepSpec;
+use hopyard_runtime::clock::BootInstant;
 
 /// What the executor says. The end of the stream means that it died or let go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub enum Command {
     /// The lease now ends at this boot-time instant.
     Lease {
         /// Microseconds since boot.
-        expires: BootTime,
+        expires: BootInstant,
     },
     /// End the tree.
     Kill {

@@ -16,12 +16,12 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{close, setsid};
 
-use super::clock::BootTime;
 use super::control::Report;
 use super::exit::{self, ExitFacts, ExitKind};
 use super::spec::StepSpec;
 use super::spool::SpoolWriter;
 use super::{EXIT_FILE, SPOOL_FILE};
+use hopyard_runtime::clock::BootInstant;
 use ladder::{Cause, Ladder};
 use link::Link;
 use start::Running;
@@ -93,7 +93,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> io::Result<()> {
                 watch.run()
             }
             Err(error) => {
-                spool.say(&error, BootTime::now());
+                spool.say(&error, BootInstant::now());
                 ExitFacts { error: Some(error), ..ExitFacts::now(ExitKind::SpawnFailed) }
             }
         }
@@ -146,7 +146,7 @@ fn watched_signals() -> SigSet {
 /// Takes what the executor said meanwhile: a kill that came first wins over the start.
 fn asked_before_start(link: &mut Link, spec: &StepSpec) -> Ladder {
     let mut ladder = Ladder::new(spec.limits.grace(), spec.limits.lease);
-    let now = BootTime::now();
+    let now = BootInstant::now();
     for command in link.receive() {
         ladder.on_command(command, now);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::BootTime;
+use hopyard_runtime::clock::BootInstant;
 
 /// Everything that is needed to start the process of a step.
 #[derive(Debug, Clone)]
@@ -85,23 +85,23 @@ pub struct Lease {
     /// Length of a full lease in milliseconds.
     pub length_ms: u64,
     /// When the lease ends, counted from the sending of the last answered claim or renewal.
-    pub expires: BootTime,
+    pub expires: BootInstant,
 }
 
 impl Lease {
     /// A lease of `length` of which `left` remains now.
     pub fn new(length: Duration, left: Duration) -> Self {
         let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-        Self { length_ms, expires: BootTime::now().after(left) }
+        Self { length_ms, expires: BootInstant::now().after(left) }
     }
 
     /// When two thirds have passed: without a renewal by then, the attempt may no longer go on.
-    pub fn overdue_at(&self) -> BootTime {
+    pub fn overdue_at(&self) -> BootInstant {
         self.expires.before(Duration::from_millis(self.length_ms / 3))
     }
 
     /// When a tree that is being ended gets SIGKILL whatever its grace, so that it is gone before the lease is.
-    pub fn hard_stop(&self) -> BootTime {
+    pub fn hard_stop(&self) -> BootInstant {
         self.expires.before(Duration::from_millis(self.length_ms / 6))
     }
 }

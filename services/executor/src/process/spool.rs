@@ -3,12 +3,10 @@
 //! An *offset* is a position in the merged log: payload bytes only, frames not counted. The file is written by the shim
 //! alone and read by the executor while it grows.
 
-mod frame;
 mod reader;
 mod writer;
 
-pub use frame::{Chunk, FRAME_BYTES, MAX_RECORD, Stream};
-pub use reader::{Merged, Records, SpoolReader};
+pub use reader::{Records, SpoolReader};
 pub use writer::{SpoolWriter, TAIL_BYTES, Totals};
 
 #[cfg(test)]

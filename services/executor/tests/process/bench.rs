@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use hopyard_contract::log::Stream;
 use hopyard_executor::process::environment::{self, Identity};
-use hopyard_executor::process::{ExitFacts, Limits, ProcessSpec, SPOOL_FILE, SpoolReader, StepProcess, StepSpec, Stream, exit_facts, tree};
+use hopyard_executor::process::{ExitFacts, Limits, ProcessSpec, SPOOL_FILE, SpoolReader, StepProcess, StepSpec, exit_facts, tree};
 
 /// Longest time anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

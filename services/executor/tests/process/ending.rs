@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use hopyard_executor::process::{ExitKind, Lease, Stream, tree};
+use hopyard_contract::log::Stream;
+use hopyard_executor::process::{ExitKind, Lease, tree};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use hopyard_contract::log::Stream;
+use hopyard_executor::process::ExitKind;
 use hopyard_executor::process::spool::TAIL_BYTES;
-use hopyard_executor::process::{ExitKind, Stream};
 
 use crate::bench::{Bench, PATIENCE, wait_for_output};
 

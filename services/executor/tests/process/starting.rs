@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use hopyard_contract::log::Stream;
 use hopyard_executor::process::control::{self, Command, Report};
-use hopyard_executor::process::{EXIT_FILE, ExitKind, Stream, environment, exit_facts};
+use hopyard_executor::process::{EXIT_FILE, ExitKind, environment, exit_facts};
 
 use nix::sys::signal::Signal;
 

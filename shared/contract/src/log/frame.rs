@@ -67,13 +67,52 @@ impl Piece {
     }
 }
 
+/// A record without its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Where the bytes came from.
+    pub stream: Stream,
+    /// When the first of the bytes arrived, in microseconds since 1970.
+    pub micros: i64,
+    /// Bytes of the payload, at most [`MAX_PAYLOAD`].
+    pub len: usize,
+}
+
+impl Head {
+    /// The written form.
+    pub fn encode(self) -> [u8; HEAD_BYTES] {
+        let mut bytes = [0; HEAD_BYTES];
+        bytes[0] = code(self.stream);
+        bytes[1..9].copy_from_slice(&self.micros.to_le_bytes());
+        let len = u32::try_from(self.len).expect("a payload is at most 64 KiB");
+        bytes[9..].copy_from_slice(&len.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the head at the start of `bytes`; `None` if there are too few. `offset` is named in the error only.
+    ///
+    /// # Errors
+    /// [`NotALog::Head`].
+    pub fn decode(bytes: &[u8], offset: u64) -> Result<Option<Self>, NotALog> {
+        let Some(head) = bytes.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
+        let micros = i64::from_le_bytes(head[1..9].try_into().expect("eight of thirteen bytes"));
+        let len = u32::from_le_bytes(head[9..].try_into().expect("four of thirteen bytes")) as usize;
+        match stream(head[0]) {
+            Some(stream) if len <= MAX_PAYLOAD => Ok(Some(Self { stream, micros, len })),
+            _ => Err(NotALog::Head { offset, stream: head[0], len }),
+        }
+    }
+
+    /// When the first of the bytes arrived.
+    pub fn at(self) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(self.micros).unwrap_or_default()
+    }
+}
+
 /// Appends `bytes` as records; more than [`MAX_PAYLOAD`] bytes become several, none becomes none.
 pub fn encode(stream: Stream, at: DateTime<Utc>, bytes: &[u8], out: &mut Vec<u8>) {
     for payload in bytes.chunks(MAX_PAYLOAD) {
-        out.push(code(stream));
-        out.extend_from_slice(&at.timestamp_micros().to_le_bytes());
-        let len = u32::try_from(payload.len()).expect("a payload is at most 64 KiB");
-        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(&Head { stream, micros: at.timestamp_micros(), len: payload.len() }.encode());
         out.extend_from_slice(payload);
     }
 }
@@ -100,17 +139,11 @@ impl Decoder {
     /// [`NotALog::Head`].
     pub fn next_piece(&mut self) -> Result<Option<Piece>, NotALog> {
         let unread = &self.buffer[self.start..];
-        let Some(head) = unread.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
-        let micros = i64::from_le_bytes(head[1..9].try_into().expect("eight of thirteen bytes"));
-        let len = u32::from_le_bytes(head[9..].try_into().expect("four of thirteen bytes")) as usize;
-        let Some(stream) = stream(head[0]).filter(|_| len <= MAX_PAYLOAD) else {
-            return Err(NotALog::Head { offset: self.offset, stream: head[0], len });
-        };
-        let Some(payload) = unread.get(HEAD_BYTES..HEAD_BYTES + len) else { return Ok(None) };
-        let at = DateTime::from_timestamp_micros(micros).unwrap_or_default();
-        let piece = Piece { offset: self.offset, stream, at, bytes: payload.to_vec() };
-        self.start += HEAD_BYTES + len;
-        self.offset += len as u64;
+        let Some(head) = Head::decode(unread, self.offset)? else { return Ok(None) };
+        let Some(payload) = unread.get(HEAD_BYTES..HEAD_BYTES + head.len) else { return Ok(None) };
+        let piece = Piece { offset: self.offset, stream: head.stream, at: head.at(), bytes: payload.to_vec() };
+        self.start += HEAD_BYTES + head.len;
+        self.offset += head.len as u64;
         Ok(Some(piece))
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::process::clock::BootTime;
 use crate::process::control::Command;
 use crate::process::exit::ExitKind;
 use crate::process::spec::Lease;
+use hopyard_runtime::clock::BootInstant;
 
 /// First pause between two rounds of SIGKILL; it doubles up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -69,7 +69,7 @@ pub(super) struct Ladder {
 struct Asked {
     cause: Cause,
     terminate: bool,
-    kill_at: BootTime,
+    kill_at: BootInstant,
     pause: Duration,
 }
 
@@ -84,7 +84,7 @@ impl Ladder {
     }
 
     /// Takes a word of the executor; true if it asked for the end.
-    pub(super) fn on_command(&mut self, command: Command, now: BootTime) -> bool {
+    pub(super) fn on_command(&mut self, command: Command, now: BootInstant) -> bool {
         match command {
             Command::Lease { expires } => {
                 // Renewals may overtake each other in the executor; a lease never gets shorter by a late one.
@@ -101,7 +101,7 @@ impl Ladder {
 
     /// Asks for the end of the tree. The first cause stands; a later request can only make it faster.
     /// True if this was the first.
-    pub(super) fn request(&mut self, cause: Cause, now: BootTime, force: bool) -> bool {
+    pub(super) fn request(&mut self, cause: Cause, now: BootInstant, force: bool) -> bool {
         let kill_at = if force { now } else { now.after(self.grace) };
         match &mut self.asked {
             Some(asked) => {
@@ -117,7 +117,7 @@ impl Ladder {
     }
 
     /// The command has ended while others live on: they get their SIGTERM too.
-    pub(super) fn command_ended(&mut self, now: BootTime) {
+    pub(super) fn command_ended(&mut self, now: BootInstant) {
         if !self.request(Cause::LeftOver, now, false)
             && let Some(asked) = &mut self.asked
         {
@@ -126,12 +126,12 @@ impl Ladder {
     }
 
     /// Whether two thirds of the lease have passed without a renewal.
-    pub(super) fn lease_overdue(&self, now: BootTime) -> bool {
+    pub(super) fn lease_overdue(&self, now: BootInstant) -> bool {
         self.lease.is_some_and(|lease| now >= lease.overdue_at())
     }
 
     /// What is to be done now; asked again until it says `None`.
-    pub(super) fn next(&mut self, now: BootTime) -> Option<Rung> {
+    pub(super) fn next(&mut self, now: BootInstant) -> Option<Rung> {
         let stop = self.hard_stop();
         let asked = self.asked.as_mut()?;
         if std::mem::take(&mut asked.terminate) {
@@ -151,15 +151,15 @@ impl Ladder {
     }
 
     /// When [`Self::next`] or the lease has something to say.
-    pub(super) fn due_at(&self) -> Option<BootTime> {
+    pub(super) fn due_at(&self) -> Option<BootInstant> {
         match &self.asked {
-            Some(asked) if asked.terminate => Some(BootTime::now()),
+            Some(asked) if asked.terminate => Some(BootInstant::now()),
             Some(asked) => Some(self.hard_stop().map_or(asked.kill_at, |stop| stop.min(asked.kill_at))),
             None => self.lease.map(|lease| lease.overdue_at()),
         }
     }
 
-    fn hard_stop(&self) -> Option<BootTime> {
+    fn hard_stop(&self) -> Option<BootInstant> {
         self.lease.map(|lease| lease.hard_stop())
     }
 }
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_tree_gets_term_then_grace_then_kill_again_and_again() {
-        let now = BootTime::now();
+        let now = BootInstant::now();
         let mut ladder = Ladder::new(GRACE, None);
         assert_eq!(ladder.next(now), None);
         assert!(ladder.request(killed(), now, false));
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn force_skips_the_grace_also_afterwards() {
-        let now = BootTime::now();
+        let now = BootInstant::now();
         let mut ladder = Ladder::new(GRACE, None);
         ladder.request(Cause::Timeout, now, false);
         assert_eq!(ladder.next(now), Some(Rung::Terminate));
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_gone_before_its_lease_is_whatever_the_grace() {
-        let now = BootTime::now();
+        let now = BootInstant::now();
         let lease = Lease { length_ms: 6_000, expires: now.after(Duration::from_secs(6)) };
         let mut ladder = Ladder::new(GRACE, Some(lease));
         assert!(!ladder.lease_overdue(now.after(Duration::from_millis(3_999))));
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_renewal_moves_the_lease_forward_only() {
-        let now = BootTime::now();
+        let now = BootInstant::now();
         let lease = Lease { length_ms: 3_000, expires: now.after(Duration::from_secs(3)) };
         let mut ladder = Ladder::new(GRACE, Some(lease));
         let at = |seconds| now.after(Duration::from_secs(seconds));
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_the_command_leaves_behind_gets_term_within_the_same_grace() {
-        let now = BootTime::now();
+        let now = BootInstant::now();
         let mut ladder = Ladder::new(GRACE, None);
         ladder.request(killed(), now, false);
         assert_eq!(ladder.next(now), Some(Rung::Terminate));

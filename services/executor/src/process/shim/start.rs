@@ -12,9 +12,9 @@ use nix::unistd::Pid;
 
 use super::watched_signals;
 use crate::process::cgroup::StepCgroup;
-use crate::process::clock::BootTime;
 use crate::process::environment::{self, ATTEMPT};
 use crate::process::spec::StepSpec;
+use hopyard_runtime::clock::BootInstant;
 
 /// Size of the output pipes where the kernel grants it; a step then waits less often for the shim.
 const PIPE_BYTES: i32 = 256 * 1024;
@@ -27,7 +27,7 @@ pub(super) struct Running {
     pub(super) cgroup: Option<StepCgroup>,
     /// Why the requested cgroup is not used.
     pub(super) cgroup_error: Option<String>,
-    pub(super) started: BootTime,
+    pub(super) started: BootInstant,
     pub(super) started_at: DateTime<Utc>,
 }
 
@@ -80,7 +80,7 @@ pub(super) fn start(spec: &StepSpec, cgroup: Option<&Path>) -> Result<Running, S
     let stderr = child.stderr.take().expect("standard error is a pipe");
     // The child handle is let go: the shim reaps all its children itself, adopted ones too.
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("process ids fit 31 bits"));
-    Ok(Running { pid, stdout, stderr, cgroup, cgroup_error, started: BootTime::now(), started_at: Utc::now() })
+    Ok(Running { pid, stdout, stderr, cgroup, cgroup_error, started: BootInstant::now(), started_at: Utc::now() })
 }
 
 /// Starts a process while no signal is blocked: the mask is inherited, and a shell that cannot get SIGCHLD waits for

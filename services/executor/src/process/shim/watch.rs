@@ -13,11 +13,13 @@ use nix::sys::signalfd::SignalFd;
 use super::ladder::{Cause, Ladder};
 use super::link::Link;
 use super::start::Running;
-use crate::process::clock::BootTime;
 use crate::process::control::Report;
 use crate::process::exit::{ExitFacts, ExitKind};
 use crate::process::spec::{Limits, StepSpec};
-use crate::process::spool::{MAX_RECORD, SpoolWriter, Stream};
+use crate::process::spool::SpoolWriter;
+use hopyard_contract::log::Stream;
+use hopyard_contract::log::frame::MAX_PAYLOAD;
+use hopyard_runtime::clock::BootInstant;
 
 /// How long the pipes of a tree that is gone may stay open.
 const LEAK_AFTER: Duration = Duration::from_secs(2);
@@ -38,16 +40,16 @@ pub(super) struct Watch<'a> {
     buffer: Vec<u8>,
     stdout_open: bool,
     stderr_open: bool,
-    last_output: BootTime,
+    last_output: BootInstant,
     ended: Option<Ended>,
     /// When the last process of the tree was reaped.
-    gone: Option<BootTime>,
+    gone: Option<BootInstant>,
     terminated: BTreeSet<i32>,
-    killing_since: Option<BootTime>,
+    killing_since: Option<BootInstant>,
     stuck: Vec<i32>,
     left_over: HashSet<i32>,
     hinted: u64,
-    hinted_at: BootTime,
+    hinted_at: BootInstant,
 }
 
 /// How the command ended.
@@ -87,7 +89,7 @@ impl<'a> Watch<'a> {
             signals,
             spool,
             ladder,
-            buffer: vec![0; MAX_RECORD],
+            buffer: vec![0; MAX_PAYLOAD],
             stdout_open: true,
             stderr_open: true,
             last_output: now,
@@ -104,9 +106,9 @@ impl<'a> Watch<'a> {
 
     /// Runs until the tree is gone and its pipes are closed, and says how it ended.
     pub(super) fn run(mut self) -> ExitFacts {
-        self.reap(BootTime::now());
+        self.reap(BootInstant::now());
         loop {
-            let now = BootTime::now();
+            let now = BootInstant::now();
             self.keep_deadlines(now);
             self.climb(now);
             self.keep_spool(now);
@@ -129,12 +131,12 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn is_over(&self, now: BootTime) -> bool {
+    fn is_over(&self, now: BootInstant) -> bool {
         let Some(gone) = self.gone else { return false };
         !(self.stdout_open || self.stderr_open) || now >= gone.after(LEAK_AFTER)
     }
 
-    fn keep_deadlines(&mut self, now: BootTime) {
+    fn keep_deadlines(&mut self, now: BootInstant) {
         if self.ended.is_some() || self.ladder.cause().is_some() {
             return;
         }
@@ -150,19 +152,19 @@ impl<'a> Watch<'a> {
     }
 
     /// The one place that decides what happens to a step whose lease may be lost: it is ended.
-    fn on_lease_overdue(&mut self, now: BootTime) {
+    fn on_lease_overdue(&mut self, now: BootInstant) {
         self.end(Cause::LeaseLost, now, "the lease of the attempt was not renewed in time");
     }
 
-    fn timeout_at(&self) -> Option<BootTime> {
+    fn timeout_at(&self) -> Option<BootInstant> {
         self.limits.timeout_ms.map(|ms| self.running.started.after(Duration::from_millis(ms)))
     }
 
-    fn idle_at(&self) -> Option<BootTime> {
+    fn idle_at(&self) -> Option<BootInstant> {
         self.limits.idle_timeout_ms.map(|ms| self.last_output.after(Duration::from_millis(ms)))
     }
 
-    fn sleep(&self, now: BootTime) -> Ready {
+    fn sleep(&self, now: BootInstant) -> Ready {
         let untold = self.hinted < self.spool.written() && !self.link.has_waiting();
         let free = self.ended.is_none() && self.ladder.cause().is_none();
         let due = [
@@ -217,7 +219,7 @@ impl<'a> Watch<'a> {
             };
             match read {
                 Ok(count) if count > 0 => {
-                    self.last_output = BootTime::now();
+                    self.last_output = BootInstant::now();
                     self.spool.push(stream, &self.buffer[..count], self.last_output);
                     if count < self.buffer.len() {
                         return;
@@ -236,7 +238,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn keep_spool(&mut self, now: BootTime) {
+    fn keep_spool(&mut self, now: BootInstant) {
         if self.spool.flush_at().is_some_and(|at| now >= at) {
             self.spool.flush();
         }
@@ -248,14 +250,14 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn end(&mut self, cause: Cause, now: BootTime, text: &str) {
+    fn end(&mut self, cause: Cause, now: BootInstant, text: &str) {
         if self.ended.is_none() && self.ladder.request(cause, now, false) {
             self.spool.say(text, now);
         }
     }
 
     fn on_link(&mut self) {
-        let now = BootTime::now();
+        let now = BootInstant::now();
         self.link.flush();
         let commands = self.link.receive();
         if self.gone.is_some() {
@@ -274,7 +276,7 @@ impl<'a> Watch<'a> {
     }
 
     fn facts(self) -> ExitFacts {
-        let now = BootTime::now();
+        let now = BootInstant::now();
         let pipes_leaked = self.stdout_open || self.stderr_open;
         if pipes_leaked {
             self.spool.say("a process outside of the step keeps its output open, which is closed now", now);

@@ -1,11 +1,11 @@
 //! Reads a spool from any offset, also while it grows.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::frame::{Chunk, FRAME_BYTES, Frame};
+use hopyard_contract::log::frame::{HEAD_BYTES, Head, NotALog, Piece};
 
 const READ_BYTES: usize = 256 * 1024;
 
@@ -22,15 +22,6 @@ pub struct SpoolReader {
     offset: u64,
     /// Bytes before this position are passed over.
     from: u64,
-}
-
-/// What a merge wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Merged {
-    /// Bytes of the merged log.
-    pub bytes: u64,
-    /// Records in it, one index entry each.
-    pub records: u64,
 }
 
 impl SpoolReader {
@@ -60,7 +51,7 @@ impl SpoolReader {
     ///
     /// # Errors
     /// When the file cannot be read, or `InvalidData` when it is no spool.
-    pub fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
+    pub fn next_piece(&mut self) -> io::Result<Option<Piece>> {
         while let Some((frame, payload)) = self.next_record()? {
             let offset = self.offset;
             self.offset += frame.len as u64;
@@ -69,7 +60,7 @@ impl SpoolReader {
             }
             let skip = usize::try_from(self.from.saturating_sub(offset)).expect("a skip within a record is small");
             let bytes = self.buffer[payload + skip..payload + frame.len].to_vec();
-            return Ok(Some(Chunk { offset: offset + skip as u64, stream: frame.stream, at: frame.at(), bytes }));
+            return Ok(Some(Piece { offset: offset + skip as u64, stream: frame.stream, at: frame.at(), bytes }));
         }
         Ok(None)
     }
@@ -82,7 +73,7 @@ impl SpoolReader {
     /// Reads on to the present end and says where that is.
     ///
     /// # Errors
-    /// As [`Self::next_chunk`].
+    /// As [`Self::next_piece`].
     pub fn end(mut self) -> io::Result<u64> {
         while let Some((frame, _)) = self.next_record()? {
             self.offset += frame.len as u64;
@@ -90,32 +81,26 @@ impl SpoolReader {
         Ok(self.offset)
     }
 
-    /// Writes the raw merged bytes to `log` and, to `index`, the frame of each record without its payload: from the
-    /// index alone a reader knows the stream, the time and the length of each piece of the log.
+    /// Length of the file up to the last whole record: one that a killed writer left torn does not count.
     ///
     /// # Errors
-    /// As [`Self::next_chunk`], and when one of the writers fails.
-    pub fn merge_to(mut self, log: &mut dyn Write, index: &mut dyn Write) -> io::Result<Merged> {
-        let mut merged = Merged { bytes: 0, records: 0 };
-        while let Some((frame, payload)) = self.next_record()? {
-            log.write_all(&self.buffer[payload..payload + frame.len])?;
-            index.write_all(&frame.encode())?;
-            merged.bytes += frame.len as u64;
-            merged.records += 1;
+    /// As [`Self::next_piece`].
+    pub fn whole(mut self) -> io::Result<u64> {
+        let mut bytes = 0;
+        while let Some((head, _)) = self.next_record()? {
+            bytes += (HEAD_BYTES + head.len) as u64;
         }
-        log.flush()?;
-        index.flush()?;
-        Ok(merged)
+        Ok(bytes)
     }
 
     /// Takes the next whole record; its payload starts at the returned place in the buffer.
-    fn next_record(&mut self) -> io::Result<Option<(Frame, usize)>> {
+    fn next_record(&mut self) -> io::Result<Option<(Head, usize)>> {
         loop {
             let unread = &self.buffer[self.start..];
-            if let Some(frame) = Frame::decode(unread)?
-                && unread.len() >= FRAME_BYTES + frame.len
+            if let Some(frame) = Head::decode(unread, self.offset).map_err(damaged)?
+                && unread.len() >= HEAD_BYTES + frame.len
             {
-                let payload = self.start + FRAME_BYTES;
+                let payload = self.start + HEAD_BYTES;
                 self.start = payload + frame.len;
                 return Ok(Some((frame, payload)));
             }
@@ -143,14 +128,18 @@ impl SpoolReader {
     }
 }
 
+fn damaged(error: NotALog) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
 /// The chunks of a spool up to its end at the time of reading.
 #[derive(Debug)]
 pub struct Records(SpoolReader);
 
 impl Iterator for Records {
-    type Item = io::Result<Chunk>;
+    type Item = io::Result<Piece>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next_chunk().transpose()
+        self.0.next_piece().transpose()
     }
 }

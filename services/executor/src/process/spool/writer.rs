@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use chrono::Utc;
 
-use super::frame::{FRAME_BYTES, Frame, MAX_RECORD, Stream};
-use crate::process::clock::BootTime;
+use hopyard_contract::log::Stream;
+use hopyard_contract::log::frame::{HEAD_BYTES, Head, MAX_PAYLOAD};
+use hopyard_runtime::clock::BootInstant;
 
 /// How much of the end of a log beyond its limit is kept, in bytes.
 pub const TAIL_BYTES: usize = 1 << 20;
@@ -45,7 +46,7 @@ pub struct SpoolWriter {
     current: Record,
     /// Encoded records that wait for the next write, and when the oldest came.
     batch: Vec<u8>,
-    waiting_since: Option<BootTime>,
+    waiting_since: Option<BootInstant>,
     tail: VecDeque<Record>,
     tail_bytes: usize,
     dropped: u64,
@@ -73,8 +74,8 @@ impl SpoolWriter {
             written: 0,
             head_left: cap,
             cap,
-            current: Record { stream: Stream::Stdout, micros: 0, bytes: Vec::with_capacity(MAX_RECORD) },
-            batch: Vec::with_capacity(BATCH + MAX_RECORD),
+            current: Record { stream: Stream::Stdout, micros: 0, bytes: Vec::with_capacity(MAX_PAYLOAD) },
+            batch: Vec::with_capacity(BATCH + MAX_PAYLOAD),
             waiting_since: None,
             tail: VecDeque::new(),
             tail_bytes: 0,
@@ -84,17 +85,17 @@ impl SpoolWriter {
     }
 
     /// Takes bytes in the order of their arrival.
-    pub fn push(&mut self, stream: Stream, mut bytes: &[u8], now: BootTime) {
+    pub fn push(&mut self, stream: Stream, mut bytes: &[u8], now: BootInstant) {
         self.waiting_since.get_or_insert(now);
         while !bytes.is_empty() {
-            if self.current.stream != stream || self.current.bytes.len() == MAX_RECORD {
+            if self.current.stream != stream || self.current.bytes.len() == MAX_PAYLOAD {
                 self.seal();
             }
             if self.current.bytes.is_empty() {
                 self.current.stream = stream;
                 self.current.micros = Utc::now().timestamp_micros();
             }
-            let (taken, rest) = bytes.split_at(bytes.len().min(MAX_RECORD - self.current.bytes.len()));
+            let (taken, rest) = bytes.split_at(bytes.len().min(MAX_PAYLOAD - self.current.bytes.len()));
             self.current.bytes.extend_from_slice(taken);
             bytes = rest;
         }
@@ -104,13 +105,13 @@ impl SpoolWriter {
     }
 
     /// Adds a line by Hopyard.
-    pub fn say(&mut self, text: &str, now: BootTime) {
+    pub fn say(&mut self, text: &str, now: BootInstant) {
         self.push(Stream::System, format!("hopyard: {text}\n").as_bytes(), now);
         self.flush();
     }
 
     /// When collected bytes are due to be written.
-    pub fn flush_at(&self) -> Option<BootTime> {
+    pub fn flush_at(&self) -> Option<BootInstant> {
         self.waiting_since.map(|since| since.after(COLLECT))
     }
 
@@ -194,7 +195,7 @@ impl SpoolWriter {
         if bytes.is_empty() {
             return;
         }
-        self.batch.extend_from_slice(&Frame { stream, micros, len: bytes.len() }.encode());
+        self.batch.extend_from_slice(&Head { stream, micros, len: bytes.len() }.encode());
         self.batch.extend_from_slice(bytes);
     }
 
@@ -211,13 +212,13 @@ impl SpoolWriter {
             }
         }
         let mut whole = 0;
-        while let Ok(Some(frame)) = Frame::decode(&self.batch[whole..]) {
-            let next = whole + FRAME_BYTES + frame.len;
+        while let Ok(Some(frame)) = Head::decode(&self.batch[whole..], 0) {
+            let next = whole + HEAD_BYTES + frame.len;
             if next > done {
                 self.dropped += frame.len as u64;
             } else {
                 self.written += frame.len as u64;
-                self.file_len += (FRAME_BYTES + frame.len) as u64;
+                self.file_len += (HEAD_BYTES + frame.len) as u64;
             }
             whole = next;
         }

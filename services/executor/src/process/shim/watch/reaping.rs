@@ -9,10 +9,10 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
 use super::{Ended, Watch};
-use crate::process::clock::BootTime;
 use crate::process::control::Report;
 use crate::process::shim::ladder::{Cause, Rung};
 use crate::process::tree;
+use hopyard_runtime::clock::BootInstant;
 
 /// How long a process may survive SIGKILL before the executor is told.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ const KILL_ROUNDS: usize = 32;
 
 impl Watch<'_> {
     pub(super) fn on_signals(&mut self) {
-        let now = BootTime::now();
+        let now = BootInstant::now();
         while let Ok(Some(info)) = self.signals.read_signal() {
             if i32::try_from(info.ssi_signo).is_ok_and(|signal| signal != Signal::SIGCHLD as i32) {
                 self.end(Cause::Abandoned, now, "the shim was told to stop");
@@ -31,7 +31,7 @@ impl Watch<'_> {
     }
 
     /// Reaps everything that has ended. Since orphans come to the shim, having no child left means that the tree is gone.
-    pub(super) fn reap(&mut self, now: BootTime) {
+    pub(super) fn reap(&mut self, now: BootInstant) {
         let had_ended = self.ended.is_some();
         loop {
             match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
@@ -58,7 +58,7 @@ impl Watch<'_> {
         }
     }
 
-    pub(super) fn climb(&mut self, now: BootTime) {
+    pub(super) fn climb(&mut self, now: BootInstant) {
         while self.gone.is_none()
             && let Some(rung) = self.ladder.next(now)
         {
@@ -113,7 +113,7 @@ impl Watch<'_> {
         }
     }
 
-    fn tell_stuck(&mut self, tree: &[tree::Process], now: BootTime) {
+    fn tell_stuck(&mut self, tree: &[tree::Process], now: BootInstant) {
         let since = *self.killing_since.get_or_insert(now);
         let pids: Vec<_> = tree.iter().map(|process| process.pid).collect();
         if now >= since.after(STUCK_AFTER) && pids != self.stuck {
