@@ -1,35 +1,27 @@
 //! The group-commit loop: whatever waits becomes one transaction; answers and effects follow the commit.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use hopyard_contract::event::{Event, EventPage};
 use hopyard_contract::message::RpcError;
-use hopyard_contract::run::RunState;
-use hopyard_contract::{Name, RunId, subject};
+use hopyard_contract::submit::VerdictStatus;
 use hopyard_runtime::Context;
 use hopyard_runtime::clock::BootInstant;
 use hopyard_runtime::presence::Presence;
 use hopyard_store::Error as StoreError;
-use hopyard_store::runs::{OutboxMessage, RunStore, RunTx, RunWrite, Writes};
+use hopyard_store::runs::RunStore;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::decide::{Decision, Effect, Input, Reply, decide};
+use crate::decide::{Effect, decide};
+use crate::fleet::Fleet;
 use crate::follow_up::FollowUp;
-use crate::inbox::Work;
+use crate::inbox::{From, Work};
 use crate::instruments;
+use crate::request::{Answer, Request};
+use crate::round::{Answered, Committed, Desk, fail_runs, transact};
 use crate::settings::Settings;
-
-mod accept;
-mod apply;
-mod executors;
-mod inventory;
-mod sessions;
-mod supersede;
-mod ticks;
 
 /// Most inputs of one transaction.
 const BATCH: usize = 500;
@@ -49,12 +41,9 @@ pub(crate) fn start(
     let committer = Committer {
         store,
         bus: ctx.bus.clone(),
-        presence,
+        fleet: Fleet::new(ctx.bus.clone(), presence, settings.lease.std()),
         follow_up,
         settings,
-        executors: HashMap::new(),
-        healthy_since: BootInstant::now(),
-        reconnects: 0,
         earliest: None,
         reread: false,
         wake_probe: wake_probe.clone(),
@@ -68,46 +57,17 @@ pub(crate) fn start(
     wake_probe
 }
 
-/// What is known of an executor beside the store.
-#[derive(Clone, Debug)]
-struct Known {
-    /// Last hello, claim or renewal.
-    seen: BootInstant,
-    draining: bool,
-}
-
 struct Committer {
     store: Arc<dyn RunStore>,
     bus: hopyard_runtime::Bus,
-    presence: Presence,
+    fleet: Fleet,
     follow_up: FollowUp,
     settings: Settings,
-    executors: HashMap<Name, Known>,
-    /// Since when the loop has been connected and committing without a gap.
-    healthy_since: BootInstant,
-    reconnects: u64,
     /// Earliest timer that a transaction has set since the last look.
     earliest: Option<DateTime<Utc>>,
     /// Whether the next due time has to be read again.
     reread: bool,
     wake_probe: Arc<Notify>,
-}
-
-/// One transaction in the making.
-struct Round {
-    now: DateTime<Utc>,
-    states: BTreeMap<RunId, Loaded>,
-    effects: Vec<(RunId, Effect)>,
-    writes: Writes,
-    /// Slots by key with those who hold them, this transaction's changes included.
-    slots: HashMap<String, BTreeSet<RunId>>,
-}
-
-/// A run as it was read and as it shall be.
-struct Loaded {
-    before: Option<RunState>,
-    after: RunState,
-    events: Vec<Event>,
 }
 
 impl Committer {
@@ -172,7 +132,7 @@ impl Committer {
                 match self.try_commit(&batch, due).await {
                     Ok(()) => break,
                     Err(error) if error.is_transient() => {
-                        self.healthy_since = BootInstant::now();
+                        self.fleet.falter();
                         instruments::commits().with_label_values(&["retried"]).inc();
                         tracing::warn!(%error, attempt, inputs = batch.len(), "the transaction is tried again");
                         // Those who asked have given up after a few seconds; reports stay in their stream.
@@ -194,17 +154,7 @@ impl Committer {
                         break;
                     }
                     Err(error) => {
-                        instruments::commits().with_label_values(&["refused"]).inc();
-                        tracing::error!(%error, kind = batch.first().map(Work::kind), "an input cannot be committed");
-                        let fault = RpcError { code: "engine_error".to_owned(), detail: error.to_string() };
-                        for work in &batch {
-                            match work {
-                                Work::Reports(delivery, _) => {
-                                    crate::ears::set_aside(&self.bus, delivery, "engine_error", &fault.detail).await
-                                }
-                                work => work.refuse(&fault).await,
-                            }
-                        }
+                        self.set_aside(batch, &error).await;
                         break;
                     }
                 }
@@ -212,37 +162,68 @@ impl Committer {
         }
     }
 
+    /// One request that the store will not take: it is refused or kept as a dead letter, and its runs end with `engine_error`.
+    async fn set_aside(&mut self, batch: Vec<Work>, error: &StoreError) {
+        instruments::commits().with_label_values(&["refused"]).inc();
+        let Some(work) = batch.into_iter().next() else {
+            tracing::error!(%error, "what is due cannot be committed");
+            return;
+        };
+        tracing::error!(%error, kind = work.request.kind(), "an input cannot be committed");
+        self.refuse_for_good(&work, &error.to_string()).await;
+        match fail_runs(&self.desk(), &work.request, &error.to_string()).await {
+            Ok(committed) => self.follow(committed).await,
+            Err(error) => tracing::error!(%error, kind = work.request.kind(), "its runs could not be ended either"),
+        }
+    }
+
+    async fn refuse_for_good(&self, work: &Work, detail: &str) {
+        match &work.from {
+            From::Stream(delivery) => crate::ears::set_aside(&self.bus, delivery, "engine_error", detail).await,
+            From::Asker(_) => work.refuse(&RpcError { code: "engine_error".to_owned(), detail: detail.to_owned() }).await,
+        }
+    }
+
+    fn desk(&self) -> Desk<'_> {
+        Desk { store: self.store.as_ref(), settings: self.settings, outlook: &self.fleet, decide: &decide }
+    }
+
     async fn try_commit(&mut self, batch: &[Work], due: bool) -> Result<(), StoreError> {
         let began = BootInstant::now();
-        let mut tx = self.store.begin().await?;
-        let mut round = self.open_round(tx.as_mut(), batch).await?;
-        let mut answers = Vec::with_capacity(batch.len());
+        self.fleet.look_at_bus();
+        let mut requests = Vec::with_capacity(batch.len());
         for work in batch {
-            instruments::inputs().with_label_values(&[work.kind()]).inc();
-            answers.push(self.apply(tx.as_mut(), &mut round, work).await?);
+            instruments::inputs().with_label_values(&[work.request.kind()]).inc();
+            self.fleet.hear(&work.request);
+            requests.push(&work.request);
         }
-        if due {
-            self.look_at_clock(tx.as_mut(), &mut round).await?;
-        }
-        round.close();
         let published = self.follow_up.outbox().take_done();
-        round.writes.published = published.clone();
-        let written = if round.writes.is_empty() { Ok(()) } else { tx.write(&round.writes).await };
-        // Committed even when nothing was written: that gives the locks back at once.
-        let outcome = match written {
-            Ok(()) => tx.commit().await,
-            Err(error) => Err(error),
+        let mut committed = match transact(&self.desk(), &requests, due, published.clone()).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.follow_up.outbox().put_back(published);
+                return Err(error);
+            }
         };
-        if let Err(error) = outcome {
-            self.follow_up.outbox().put_back(published);
-            return Err(error);
-        }
         instruments::commits().with_label_values(&["committed"]).inc();
         instruments::commit_seconds().with_label_values::<&str>(&[]).observe(began.elapsed().as_secs_f64());
-        for (work, answer) in batch.iter().zip(answers) {
-            work.settle(answer).await;
+        for (work, answered) in batch.iter().zip(std::mem::take(&mut committed.answers)) {
+            count(&answered);
+            match answered.faults.first() {
+                // Of many leases or submissions only the one is affected, and its answer says so.
+                Some(fault) if matches!(work.request, Request::Reports(_) | Request::Kill(_)) => {
+                    self.refuse_for_good(work, &fault.detail).await;
+                }
+                _ => work.settle(answered.answer).await,
+            }
         }
-        let Round { writes, effects, .. } = round;
+        self.follow(committed).await;
+        Ok(())
+    }
+
+    /// Does what a commit leaves to be done.
+    async fn follow(&mut self, committed: Committed) {
+        let Committed { writes, effects, .. } = committed;
         let timers = writes.runs.iter().filter_map(|w| w.timer.flatten());
         self.earliest = self.earliest.into_iter().chain(timers).min();
         // The end of a run may have made others due at once.
@@ -255,7 +236,6 @@ impl Committer {
         if freed {
             self.ring_waiters().await;
         }
-        Ok(())
     }
 
     /// A freed slot lets waiting runs go on: their pools are rung at once.
@@ -266,93 +246,18 @@ impl Committer {
             }
         }
     }
-
-    /// Locks and loads every run that the batch names, in order of id.
-    async fn open_round(&self, tx: &mut dyn RunTx, batch: &[Work]) -> Result<Round, StoreError> {
-        let mut ids = BTreeSet::new();
-        for work in batch {
-            apply::named_runs(work, &mut ids);
-        }
-        let ids: Vec<RunId> = ids.into_iter().collect();
-        let loaded = if ids.is_empty() { Vec::new() } else { tx.load(&ids).await? };
-        let now = tx.now().await?;
-        let mut round = Round { now, states: BTreeMap::new(), effects: Vec::new(), writes: Writes::default(), slots: HashMap::new() };
-        round.take(loaded);
-        Ok(round)
-    }
 }
 
-impl Round {
-    fn take(&mut self, loaded: Vec<RunState>) {
-        for state in loaded {
-            self.states.entry(state.run.id).or_insert_with(|| Loaded { before: Some(state.clone()), after: state, events: Vec::new() });
-        }
+/// Counts committed verdicts and failed decisions.
+fn count(answered: &Answered) {
+    instruments::faults().with_label_values::<&str>(&[]).inc_by(answered.faults.len() as u64);
+    let Answer::Accept(reply) = &answered.answer else { return };
+    for verdict in reply.submissions.iter().flatten() {
+        let label = match verdict.status {
+            VerdictStatus::Accepted => "accepted",
+            VerdictStatus::Duplicate => "duplicate",
+            VerdictStatus::Rejected => "rejected",
+        };
+        instruments::submissions().with_label_values(&[label]).inc();
     }
-
-    fn state(&self, id: RunId) -> Option<&RunState> {
-        self.states.get(&id).map(|l| &l.after)
-    }
-
-    /// Decides an input on a loaded run; `None` when the run is not known.
-    fn decide(&mut self, id: RunId, input: &Input) -> Option<Reply> {
-        let loaded = self.states.get_mut(&id)?;
-        let decision = decide(&loaded.after, input, self.now);
-        Some(self.keep(id, decision))
-    }
-
-    fn keep(&mut self, id: RunId, decision: Decision) -> Reply {
-        let loaded = self.states.entry(id).or_insert_with(|| Loaded { before: None, after: decision.next.clone(), events: Vec::new() });
-        loaded.after = decision.next;
-        loaded.events.extend(decision.events);
-        for effect in decision.effects {
-            if let Effect::Workspace(row) = &effect {
-                self.writes.workspaces.retain(|other| other.id != row.id);
-                self.writes.workspaces.push((**row).clone());
-            }
-            self.effects.push((id, effect));
-        }
-        decision.reply
-    }
-
-    /// Turns what changed into writes, and events into one page per run and one outbox row.
-    fn close(&mut self) {
-        for (id, loaded) in std::mem::take(&mut self.states) {
-            let Loaded { before, after, events } = loaded;
-            if before.as_ref() == Some(&after) && events.is_empty() {
-                continue;
-            }
-            if !events.is_empty() {
-                let kinds: Vec<&str> = events.iter().map(|e| e.kind.as_str()).collect();
-                let page = EventPage { v: 1, run_id: id, events: events.clone() };
-                self.writes.outbox.push(OutboxMessage {
-                    subject: subject::event(&after.run.namespace, id),
-                    id: events[0].id.clone(),
-                    kind: Some(kinds.join(",")),
-                    body: serde_json::to_value(&page).expect("a page has string keys"),
-                });
-            }
-            self.writes.runs.push(difference(before.as_ref(), after, events));
-        }
-        if !self.writes.outbox.is_empty() {
-            // Unique without asking the store: the time in microseconds and ten random bits.
-            let random = i64::from(uuid::Uuid::new_v4().as_bytes()[0]) << 2;
-            self.writes.outbox_id = (self.now.timestamp_micros() << 10) | random | 1;
-        }
-    }
-}
-
-fn difference(before: Option<&RunState>, after: RunState, events: Vec<Event>) -> RunWrite {
-    let changed_step = |i: usize| before.is_none_or(|b| b.steps.get(i) != after.steps.get(i));
-    let changed_attempt = |i: usize| before.is_none_or(|b| b.attempts.get(i) != after.attempts.get(i));
-    let steps = (0..after.steps.len())
-        .filter(|i| changed_step(*i))
-        .map(|i| (u32::try_from(i).unwrap_or(u32::MAX), after.steps[i].clone()))
-        .collect();
-    let attempts = (0..after.attempts.len()).filter(|i| changed_attempt(*i)).map(|i| after.attempts[i].clone()).collect();
-    let timer = match before {
-        Some(before) if before.timer == after.timer => None,
-        None if after.timer.is_none() => None,
-        _ => Some(after.timer),
-    };
-    RunWrite { new: before.is_none(), run: after.run, steps, attempts, events, timer }
 }

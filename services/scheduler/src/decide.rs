@@ -57,6 +57,8 @@ pub enum Input {
     Saved(WorkspaceSaved),
     /// A workspace is gone.
     Removed(WorkspaceRow, String),
+    /// Something about the run cannot be decided or committed.
+    Fault(String),
 }
 
 /// A claim of one step.
@@ -165,6 +167,7 @@ pub fn decide(state: &RunState, input: &Input, now: DateTime<Utc>) -> Decision {
         Input::Tick(tick) => change.on_tick(tick),
         Input::Saved(saved) => change.on_saved(saved),
         Input::Removed(row, reason) => change.on_removed(row, reason),
+        Input::Fault(detail) => change.on_fault(detail),
     }
     change.state.timer = change.timer();
     Decision { next: change.state, events: change.events, effects: change.effects, reply: change.reply }

@@ -14,8 +14,9 @@ use hopyard_runtime::{Bus, Context};
 use hopyard_store::runs::RunStore;
 use serde::de::DeserializeOwned;
 
-use crate::inbox::{Ask, Inbox, Work};
+use crate::inbox::{From, Inbox, Work};
 use crate::outbox::Outbox;
+use crate::request::Request;
 
 /// Most reports messages in one batch.
 const BATCH: usize = 256;
@@ -45,13 +46,13 @@ pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox,
                     incoming.answer(answer).await;
                 }
                 Verb::Drain => on_drain(&bus, &incoming).await,
-                Verb::Accept => hand_over(&to_loop, incoming, Work::Accept).await,
-                Verb::Claim => hand_over(&to_loop, incoming, Work::Claim).await,
-                Verb::Renew => hand_over(&to_loop, incoming, Work::Renew).await,
-                Verb::Pin => hand_over(&to_loop, incoming, Work::Pin).await,
-                Verb::Kill => hand_over(&to_loop, incoming, Work::Kill).await,
-                Verb::Hello => hand_over(&to_loop, incoming, Work::Hello).await,
-                Verb::Workspaces => hand_over(&to_loop, incoming, Work::Workspaces).await,
+                Verb::Accept => hand_over(&to_loop, incoming, Request::Accept).await,
+                Verb::Claim => hand_over(&to_loop, incoming, Request::Claim).await,
+                Verb::Renew => hand_over(&to_loop, incoming, Request::Renew).await,
+                Verb::Pin => hand_over(&to_loop, incoming, Request::Pin).await,
+                Verb::Kill => hand_over(&to_loop, incoming, Request::Kill).await,
+                Verb::Hello => hand_over(&to_loop, incoming, Request::Hello).await,
+                Verb::Workspaces => hand_over(&to_loop, incoming, Request::Workspaces).await,
             }
         }
         Ok(())
@@ -65,7 +66,7 @@ pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox,
             for delivery in batch {
                 match serde_json::from_slice::<Reports>(&delivery.body) {
                     Ok(body) => {
-                        if inbox.send(Work::Reports(delivery, body)).await.is_err() {
+                        if inbox.send(Work { request: Request::Reports(body), from: From::Stream(delivery) }).await.is_err() {
                             return Ok(());
                         }
                     }
@@ -78,11 +79,11 @@ pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox,
     Ok(())
 }
 
-async fn hand_over<T: DeserializeOwned>(inbox: &Inbox, incoming: Incoming, work: fn(Ask<T>) -> Work) {
+async fn hand_over<T: DeserializeOwned>(inbox: &Inbox, incoming: Incoming, request: fn(T) -> Request) {
     match incoming.read::<T>() {
-        Ok(request) => {
+        Ok(body) => {
             // A full inbox is answered at once, so that the asker can tell and try another scheduler.
-            if let Err(full) = inbox.try_send(work(Ask { request, from: incoming })) {
+            if let Err(full) = inbox.try_send(Work { request: request(body), from: From::Asker(incoming) }) {
                 let busy = RpcError { code: "busy".to_owned(), detail: "the scheduler has too much to do".to_owned() };
                 full.into_inner().refuse(&busy).await;
             }

@@ -47,3 +47,9 @@ pub(crate) fn tickets() -> &'static IntCounterVec {
     static CELL: OnceLock<IntCounterVec> = OnceLock::new();
     CELL.get_or_init(|| counter("hopyard_tickets_total", "Tickets sent to pools.", &["pool"]))
 }
+
+/// Decisions that failed.
+pub(crate) fn faults() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_scheduler_faults_total", "Decisions that failed; their runs end with engine_error.", &[]))
+}

@@ -1,18 +1,21 @@
 //! The only writer of the state of runs: a group-commit loop over a pure decision.
 //!
-//! The path of an input: `ears` hear it (requests, reports) → `commit` locks and loads the runs it touches →
-//! `decide` says what becomes of them → one transaction writes everything → `follow_up` answers, rings
-//! and publishes. This crate *never* runs a step, touches a workspace or trusts an executor's clock.
+//! The path of an input: `ears` hear it (requests, reports) → `commit` takes whatever waits → `round` locks and loads the
+//! runs that are touched, `decide` says what becomes of them, one transaction writes everything → `follow_up` rings and
+//! publishes. This crate *never* runs a step, touches a workspace or trusts an executor's clock.
 
-pub mod commit;
+mod commit;
 pub mod decide;
 mod ears;
+pub mod fleet;
 mod follow_up;
 mod inbox;
 mod instruments;
 mod outbox;
 mod probe;
-mod settings;
+pub mod request;
+pub mod round;
+pub mod settings;
 
 use std::time::Duration;
 

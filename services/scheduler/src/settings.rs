@@ -6,11 +6,11 @@ use hopyard_runtime::Config;
 
 /// Lengths that leases are made and judged by.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// Length of a lease.
-    pub(crate) lease: Span,
+    pub lease: Span,
     /// Time between renewals.
-    pub(crate) renew: Span,
+    pub renew: Span,
 }
 
 impl Settings {

@@ -33,11 +33,22 @@ impl Change {
 
     /// The run's time is over: it ends like a cancel, but `failed`.
     pub(super) fn on_deadline(&mut self) {
-        let run = &mut self.state.run;
-        let reason = "the run's time limit passed".to_owned();
-        run.kill =
-            Some(Kill { at: self.now, by: "hopyard".to_owned(), reason: Some(reason), force: false, failure: Some(FailureCode::Timeout) });
-        self.event(EventType::RunKillRequested, None, None, json!({"by": "hopyard", "reason": "timeout"}));
+        self.end_with(FailureCode::Timeout, "the run's time limit passed".to_owned());
+    }
+
+    /// The engine cannot go on with the run: it ends like a cancel, but `failed`, and its work is kept.
+    pub(super) fn on_fault(&mut self, detail: &str) {
+        if self.state.run.status.is_final() || self.state.run.kill.is_some() {
+            return;
+        }
+        self.end_with(FailureCode::EngineError, format!("the engine failed: {detail}"));
+        self.progress();
+    }
+
+    fn end_with(&mut self, code: FailureCode, reason: String) {
+        self.state.run.kill =
+            Some(Kill { at: self.now, by: "hopyard".to_owned(), reason: Some(reason), force: false, failure: Some(code) });
+        self.event(EventType::RunKillRequested, None, None, json!({"by": "hopyard", "reason": code}));
         self.tell_executors();
     }
 

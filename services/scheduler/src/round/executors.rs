@@ -6,13 +6,12 @@ use hopyard_contract::message::{Claim, ClaimReply, Grant, Hello, HelloReply, Rec
 use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
 use hopyard_contract::status::AttemptStatus;
 use hopyard_contract::{AttemptId, Name, RunId};
-use hopyard_runtime::clock::BootInstant;
 use hopyard_store::Error as StoreError;
-use hopyard_store::runs::{ClaimQuery, ExecutorRow, RunTx};
+use hopyard_store::runs::{ClaimQuery, ExecutorRow};
 use uuid::Uuid;
 
 use super::sessions::Session;
-use super::{Committer, Known, Round, apply};
+use super::{Round, apply};
 use crate::decide::{Effect, Input, Lease, Reply, Tick, grant};
 
 /// Most grants of one claim.
@@ -28,34 +27,29 @@ enum Leased {
     No,
 }
 
-impl Committer {
+impl Round<'_> {
     /// Leases claimable steps, best first, as many as the executor has free slots.
-    pub(super) async fn on_claim(&mut self, tx: &mut dyn RunTx, round: &mut Round, claim: &Claim) -> Result<ClaimReply, StoreError> {
-        self.seen(&claim.executor);
-        if let Some(repeated) = self.repeated_claim(tx, round, claim).await? {
+    pub(super) async fn on_claim(&mut self, claim: &Claim) -> Result<ClaimReply, StoreError> {
+        if let Some(repeated) = self.repeated_claim(claim).await? {
             return Ok(repeated);
         }
         let free = claim.free.min(MAX_GRANTS);
         // What earlier claims of this transaction took still looks claimable to the store, and one more tells whether there is more.
-        let taken = u32::try_from(round.states.values().map(|l| l.after.live().count()).sum::<usize>()).unwrap_or(u32::MAX);
+        let taken = u32::try_from(self.states.values().map(|l| l.after.live().count()).sum::<usize>()).unwrap_or(u32::MAX);
         let mut query = ClaimQuery {
             pool: claim.pool.clone(),
             executor: claim.executor.clone(),
             limit: free.saturating_add(1).saturating_add(taken.min(500)),
-            now: round.now,
+            now: self.now,
         };
-        let may_judge = self.may_judge();
+        let may_judge = self.desk.outlook.may_judge();
         let mut reply = ClaimReply { grants: Vec::new(), more: false };
         let mut seen = HashSet::new();
         loop {
-            let candidates = tx.candidates(&query).await?;
+            let candidates = self.tx.candidates(&query).await?;
             let all = candidates.len() < query.limit as usize;
-            let unknown: BTreeSet<RunId> = candidates.iter().map(|(id, _)| *id).filter(|id| !round.states.contains_key(id)).collect();
-            if !unknown.is_empty() {
-                let loaded = tx.load(&unknown.into_iter().collect::<Vec<_>>()).await?;
-                round.take(loaded);
-            }
-            self.lock_slots(tx, round, &candidates).await?;
+            self.know(candidates.iter().map(|(id, _)| *id)).await?;
+            self.lock_slots(&candidates).await?;
             let mut left_to_others = false;
             for (run, step) in candidates {
                 if !seen.insert((run, step.clone())) {
@@ -65,11 +59,11 @@ impl Committer {
                     reply.more = true;
                     break;
                 }
-                match self.lease_one(tx, round, claim, run, step, may_judge).await? {
+                match self.lease_one(claim, run, step, may_judge).await? {
                     Leased::Granted(grant) => reply.grants.push(*grant),
                     Leased::LeftTo(executor) => {
                         left_to_others = true;
-                        round.effects.push((run, Effect::RingExecutor(executor)));
+                        self.effects.push((run, Effect::RingExecutor(executor)));
                     }
                     Leased::No => {}
                 }
@@ -83,67 +77,52 @@ impl Committer {
     }
 
     /// A claim whose answer was lost gets the same attempts again, as far as they are still leased.
-    async fn repeated_claim(&self, tx: &mut dyn RunTx, round: &mut Round, claim: &Claim) -> Result<Option<ClaimReply>, StoreError> {
-        let runs = tx.claimed(claim.claim_id).await?;
-        let unknown: Vec<RunId> =
-            runs.iter().copied().filter(|id| !round.states.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect();
-        if !unknown.is_empty() {
-            let loaded = tx.load(&unknown).await?;
-            round.take(loaded);
-        }
-        let states = round.states.values().map(|l| &l.after);
+    async fn repeated_claim(&mut self, claim: &Claim) -> Result<Option<ClaimReply>, StoreError> {
+        let runs = self.tx.claimed(claim.claim_id).await?;
+        self.know(runs.iter().copied()).await?;
+        let states = self.states.values().map(|l| &l.after);
         let grants: Vec<Grant> = states
             .flat_map(|state| {
                 state
                     .live()
                     .filter(|a| a.claim_id == claim.claim_id && a.executor == claim.executor)
-                    .filter_map(|a| grant::grant(state, a.step.as_str(), a.n, self.settings.lease))
+                    .filter_map(|a| grant::grant(state, a.step.as_str(), a.n, self.desk.settings.lease))
             })
             .collect();
         Ok((!runs.is_empty() || !grants.is_empty()).then_some(ClaimReply { grants, more: true }))
     }
 
-    async fn lock_slots(&self, tx: &mut dyn RunTx, round: &mut Round, candidates: &[(RunId, Name)]) -> Result<(), StoreError> {
+    async fn lock_slots(&mut self, candidates: &[(RunId, Name)]) -> Result<(), StoreError> {
         let mut keys: BTreeSet<String> = BTreeSet::new();
         for (run, _) in candidates {
-            if let Some(state) = round.state(*run) {
+            if let Some(state) = self.state(*run) {
                 keys.extend(state.run.slots.iter().filter(|s| !s.held).map(|s| s.key.clone()));
             }
         }
-        let keys: Vec<String> = keys.into_iter().filter(|key| !round.slots.contains_key(key)).collect();
+        let keys: Vec<String> = keys.into_iter().filter(|key| !self.slots.contains_key(key)).collect();
         if keys.is_empty() {
             return Ok(());
         }
-        let mut holders = tx.slot_holders(&keys).await?;
+        let mut holders = self.tx.slot_holders(&keys).await?;
         for key in keys {
             let mut held: BTreeSet<RunId> = holders.remove(&key).unwrap_or_default().into_iter().collect();
             // Runs that ended in this very transaction have given theirs back.
-            held.retain(|id| round.state(*id).is_none_or(|s| !s.run.status.is_final()));
-            round.slots.insert(key, held);
+            held.retain(|id| self.state(*id).is_none_or(|s| !s.run.status.is_final()));
+            self.slots.insert(key, held);
         }
         Ok(())
     }
 
-    async fn lease_one(
-        &self,
-        tx: &mut dyn RunTx,
-        round: &mut Round,
-        claim: &Claim,
-        run: RunId,
-        step: Name,
-        may_judge: bool,
-    ) -> Result<Leased, StoreError> {
-        let Some(state) = round.state(run) else { return Ok(Leased::No) };
-        let free = |round: &Round| {
-            state.run.slots.iter().all(|slot| {
-                slot.held || round.slots.get(&slot.key).is_none_or(|holders| holders.contains(&run) || holders.len() < slot.limit as usize)
-            })
-        };
-        if !free(round) {
+    async fn lease_one(&mut self, claim: &Claim, run: RunId, step: Name, may_judge: bool) -> Result<Leased, StoreError> {
+        let Some(state) = self.state(run) else { return Ok(Leased::No) };
+        let free = state.run.slots.iter().all(|slot| {
+            slot.held || self.slots.get(&slot.key).is_none_or(|holders| holders.contains(&run) || holders.len() < slot.limit as usize)
+        });
+        if !free {
             return Ok(Leased::No);
         }
         let keys: Vec<String> = state.run.slots.iter().filter(|s| !s.held).map(|s| s.key.clone()).collect();
-        let (session_workspace, session_work) = match self.session(tx, round, claim, run, may_judge).await? {
+        let (session_workspace, session_work) = match self.session(claim, run, may_judge).await? {
             Session::None => (None, None),
             Session::At(executor) => return Ok(Leased::LeftTo(executor)),
             Session::Continues(row, work) => (Some(*row), work),
@@ -154,14 +133,14 @@ impl Committer {
             host: claim.host.clone(),
             token: Uuid::new_v4(),
             claim_id: claim.claim_id,
-            length: self.settings.lease,
+            length: self.desk.settings.lease,
             session_workspace,
             session_work,
         };
-        match round.decide(run, &Input::Lease(lease)) {
+        match self.decide(run, &Input::Lease(lease)) {
             Some(Reply::Granted(grant)) => {
                 for key in keys {
-                    round.slots.entry(key).or_default().insert(run);
+                    self.slots.entry(key).or_default().insert(run);
                 }
                 Ok(Leased::Granted(grant))
             }
@@ -170,51 +149,41 @@ impl Committer {
     }
 
     /// An executor says who it is; runs whose workspace it no longer has are moved elsewhere.
-    pub(super) async fn on_hello(&mut self, tx: &mut dyn RunTx, round: &mut Round, hello: &Hello) -> Result<HelloReply, StoreError> {
-        self.executors.insert(hello.executor.clone(), Known { seen: BootInstant::now(), draining: hello.draining });
-        round.writes.executors.retain(|e| e.id != hello.executor);
-        round.writes.executors.push(ExecutorRow {
+    pub(super) async fn on_hello(&mut self, hello: &Hello) -> Result<HelloReply, StoreError> {
+        self.writes.executors.retain(|e| e.id != hello.executor);
+        self.writes.executors.push(ExecutorRow {
             id: hello.executor.clone(),
             host: hello.host.clone(),
             pool: hello.pool.clone(),
             slots: hello.slots,
             version: hello.version.clone(),
             draining: hello.draining,
-            seen_at: round.now,
+            seen_at: self.now,
         });
-        let bound = tx.bound_runs(&hello.executor).await?;
-        let unknown: Vec<RunId> =
-            bound.iter().copied().filter(|id| !round.states.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect();
-        if !unknown.is_empty() {
-            let loaded = tx.load(&unknown).await?;
-            round.take(loaded);
-        }
+        let bound = self.tx.bound_runs(&hello.executor).await?;
+        self.know(bound.iter().copied()).await?;
         let there: HashSet<&str> = hello.workspaces.iter().map(String::as_str).collect();
         for id in bound {
-            let lacks = round
+            let lacks = self
                 .state(id)
                 .is_some_and(|s| s.run.workspace.is_some() && !there.contains(format!("{id}-g{}", s.run.generation).as_str()));
-            let why = if lacks { "the executor no longer has the workspace" } else { continue };
-            round.decide(id, &Input::Tick(Tick { unbind: Some(why), ..Tick::default() }));
+            if lacks {
+                self.decide(id, &Input::Tick(Tick { unbind: Some("the executor no longer has the workspace"), ..Tick::default() }));
+            }
         }
-        Ok(HelloReply { lease_ms: self.settings.lease.millis(), renew_ms: self.settings.renew.millis() })
+        Ok(HelloReply { lease_ms: self.desk.settings.lease.millis(), renew_ms: self.desk.settings.renew.millis() })
     }
 
     /// A janitor asks what of a host's disk may go.
-    pub(super) async fn on_workspaces(
-        &mut self,
-        tx: &mut dyn RunTx,
-        round: &mut Round,
-        query: &WorkspacesQuery,
-    ) -> Result<WorkspacesReply, StoreError> {
+    pub(super) async fn on_workspaces(&mut self, query: &WorkspacesQuery) -> Result<WorkspacesReply, StoreError> {
         let mut reply = WorkspacesReply { reclaimable: Vec::new(), keep: Vec::new(), unknown: Vec::new(), missing: Vec::new() };
-        let rows = tx.workspaces(&query.found).await?;
+        let rows = self.tx.workspaces(&query.found).await?;
         for id in &query.found {
             match rows.iter().find(|row| row.id == *id) {
                 None => reply.unknown.push(id.clone()),
                 Some(row) if row.status == WorkspaceStatus::Active || row.status == WorkspaceStatus::Kept => reply.keep.push(id.clone()),
                 Some(row) => {
-                    let order = self.reclaim_order(tx, round, row).await?;
+                    let order = self.reclaim_order(row).await?;
                     match order {
                         Some(order) => reply.reclaimable.push(order),
                         None => reply.keep.push(id.clone()),
@@ -222,19 +191,14 @@ impl Committer {
                 }
             }
         }
-        reply.missing = self.missing(tx, round, query).await?;
+        reply.missing = self.missing(query).await?;
         Ok(reply)
     }
 
     /// A workspace goes only when nothing of the run lives in it and its work is kept.
-    async fn reclaim_order(&self, tx: &mut dyn RunTx, round: &mut Round, row: &WorkspaceRow) -> Result<Option<ReclaimOrder>, StoreError> {
-        if let Some(run) = apply::run_of_workspace(&row.id)
-            && !round.states.contains_key(&run)
-        {
-            let loaded = tx.load(&[run]).await?;
-            round.take(loaded);
-        }
-        let Some(state) = round.state(row.run_id) else { return Ok(None) };
+    async fn reclaim_order(&mut self, row: &WorkspaceRow) -> Result<Option<ReclaimOrder>, StoreError> {
+        self.know(apply::run_of_workspace(&row.id)).await?;
+        let Some(state) = self.state(row.run_id) else { return Ok(None) };
         let ours = || state.attempts.iter().filter(|a| a.generation == row.generation);
         if ours().any(|a| !a.status.is_final()) {
             return Ok(None);

@@ -6,29 +6,24 @@ use hopyard_contract::RunId;
 use hopyard_contract::plan::ConcurrencyPolicy;
 use hopyard_contract::run::RunState;
 use hopyard_store::Error as StoreError;
-use hopyard_store::runs::RunTx;
 
 use super::Round;
 use crate::decide::{Input, KillAsk};
 
-impl Round {
+impl Round<'_> {
     /// Ends what the runs in `born` supersede; they were made by this transaction, in this order.
     ///
     /// The older runs are found by key and therefore locked after the slots, which is against the usual order: on
     /// PostgreSQL a claim of one of them may wait in a circle with this transaction. The engine then ends one of the two
     /// with an error that is tried again.
-    pub(super) async fn supersede(&mut self, tx: &mut dyn RunTx, born: &[RunId]) -> Result<(), StoreError> {
+    pub(super) async fn supersede(&mut self, born: &[RunId]) -> Result<(), StoreError> {
         let keys = born.iter().filter_map(|id| self.state(*id)).filter_map(cancelling_key).map(str::to_owned);
         let keys: Vec<String> = keys.collect::<BTreeSet<_>>().into_iter().collect();
         if keys.is_empty() {
             return Ok(());
         }
-        let members = tx.slot_members(&keys).await?;
-        let unknown: BTreeSet<RunId> = members.values().flatten().copied().filter(|id| !self.states.contains_key(id)).collect();
-        if !unknown.is_empty() {
-            let loaded = tx.load(&unknown.into_iter().collect::<Vec<_>>()).await?;
-            self.take(loaded);
-        }
+        let members = self.tx.slot_members(&keys).await?;
+        self.know(members.into_values().flatten()).await?;
         for (index, id) in born.iter().enumerate() {
             self.supersede_by(*id, &born[index..]);
         }

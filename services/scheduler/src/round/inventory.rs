@@ -1,37 +1,30 @@
 //! What the inventory says is on a host and a janitor did not find there.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
-use hopyard_contract::RunId;
 use hopyard_contract::message::WorkspacesQuery;
 use hopyard_contract::run::{RunState, WorkspaceRow, WorkspaceStatus};
 use hopyard_store::Error as StoreError;
-use hopyard_store::runs::RunTx;
 
-use super::{Committer, Round};
+use super::Round;
 
 /// Most rows of one status that are looked at; the next pass of the janitor sees the rest.
 const LOOK_AT: u32 = 1000;
 
-impl Committer {
+impl Round<'_> {
     /// Workspaces of the host that are not among those found. The janitor asks about each by name before it does anything, so
     /// committed data is enough here.
-    pub(super) async fn missing(&self, tx: &mut dyn RunTx, round: &mut Round, query: &WorkspacesQuery) -> Result<Vec<String>, StoreError> {
+    pub(super) async fn missing(&mut self, query: &WorkspacesQuery) -> Result<Vec<String>, StoreError> {
         let found: HashSet<&str> = query.found.iter().map(String::as_str).collect();
         let mut rows = Vec::new();
         for status in [WorkspaceStatus::Reclaimable, WorkspaceStatus::Kept, WorkspaceStatus::Active] {
-            let listed = self.store.workspaces(Some(&query.host), status, LOOK_AT).await?;
+            let listed = self.desk.store.workspaces(Some(&query.host), status, LOOK_AT).await?;
             rows.extend(listed.into_iter().filter(|row| !found.contains(row.id.as_str()) && was_made(row)));
         }
-        let unknown: BTreeSet<RunId> = rows.iter().filter(|row| is_active(row)).map(|row| row.run_id).collect();
-        let unknown: Vec<RunId> = unknown.into_iter().filter(|id| !round.states.contains_key(id)).collect();
-        if !unknown.is_empty() {
-            let loaded = tx.load(&unknown).await?;
-            round.take(loaded);
-        }
+        self.know(rows.iter().filter(|row| is_active(row)).map(|row| row.run_id)).await?;
         Ok(rows
             .into_iter()
-            .filter(|row| !is_active(row) || round.state(row.run_id).is_some_and(|s| !is_lived_in(row, s)))
+            .filter(|row| !is_active(row) || self.state(row.run_id).is_some_and(|s| !is_lived_in(row, s)))
             .map(|row| row.id)
             .collect())
     }
@@ -54,7 +47,7 @@ fn is_lived_in(row: &WorkspaceRow, state: &RunState) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use hopyard_contract::Name;
+    use hopyard_contract::{Name, RunId};
 
     use super::*;
 

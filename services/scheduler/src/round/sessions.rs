@@ -5,10 +5,8 @@ use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::run::WorkspaceRow;
 use hopyard_contract::{Name, RunId};
 use hopyard_store::Error as StoreError;
-use hopyard_store::runs::RunTx;
 
-use super::ticks::SILENT;
-use super::{Committer, Round};
+use super::Round;
 
 /// What a claim has to do with the session of a run.
 pub(super) enum Session {
@@ -20,41 +18,30 @@ pub(super) enum Session {
     Continues(Box<WorkspaceRow>, Option<Restore>),
 }
 
-impl Committer {
+impl Round<'_> {
     /// Looks for the session's workspace when a run is about to get its first one.
-    pub(super) async fn session(
-        &self,
-        tx: &mut dyn RunTx,
-        round: &mut Round,
-        claim: &Claim,
-        run: RunId,
-        may_judge: bool,
-    ) -> Result<Session, StoreError> {
-        let Some(state) = round.state(run).filter(|s| s.run.generation == 0 && s.plan.workspace.mode == WorkspaceMode::Persistent) else {
+    pub(super) async fn session(&mut self, claim: &Claim, run: RunId, may_judge: bool) -> Result<Session, StoreError> {
+        let Some(state) = self.state(run).filter(|s| s.run.generation == 0 && s.plan.workspace.mode == WorkspaceMode::Persistent) else {
             return Ok(Session::None);
         };
         let Some(session) = state.run.session.clone() else { return Ok(Session::None) };
         let (namespace, url) = (state.run.namespace.clone(), state.run.repo.as_ref().map(|r| r.url.clone()));
-        let Some(row) = tx.session_workspace(&namespace, url.as_deref(), &session).await? else { return Ok(Session::None) };
+        let Some(row) = self.tx.session_workspace(&namespace, url.as_deref(), &session).await? else { return Ok(Session::None) };
         if row.executor != claim.executor && self.goes_on(&row.executor, &claim.pool, may_judge) {
             return Ok(Session::At(row.executor));
         }
-        if !round.states.contains_key(&row.run_id) {
-            // It has ended, so that hardly anybody else has it locked; should two wait in a circle, one is tried again.
-            let loaded = tx.load(&[row.run_id]).await?;
-            round.take(loaded);
-        }
-        let work = round.state(row.run_id).and_then(|earlier| earlier.run.kept_work());
+        // It has ended, so that hardly anybody else has it locked; should two wait in a circle, one is tried again.
+        self.know([row.run_id]).await?;
+        let work = self.state(row.run_id).and_then(|earlier| earlier.run.kept_work());
         Ok(Session::Continues(Box::new(row), work))
     }
 
     /// Whether an executor can be counted on to claim a step of the pool.
     fn goes_on(&self, executor: &Name, pool: &Name, may_judge: bool) -> bool {
-        if may_judge && self.why_unbind(executor).is_some() {
+        if may_judge && self.desk.outlook.why_unbind(executor).is_some() {
             return false;
         }
         // One that was moved to another pool would never see the step.
-        let beat = self.presence.alive("executor", SILENT).into_iter().find(|(beat, _)| beat.id == *executor);
-        beat.is_none_or(|(beat, _)| beat.pool.is_none_or(|p| p == *pool))
+        self.desk.outlook.pool_of(executor).is_none_or(|p| p == *pool)
     }
 }

@@ -1,0 +1,86 @@
+//! What a scheduler knows beside the store: who was heard of when, and how long it has been well itself.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use hopyard_contract::Name;
+use hopyard_runtime::Bus;
+use hopyard_runtime::clock::BootInstant;
+use hopyard_runtime::presence::Presence;
+
+use crate::request::Request;
+use crate::round::Outlook;
+
+/// An executor that has been silent for this long is not counted on any more.
+pub const SILENT: Duration = Duration::from_secs(30);
+
+/// Executors as this process knows them.
+pub(crate) struct Fleet {
+    bus: Bus,
+    presence: Presence,
+    lease: Duration,
+    executors: HashMap<Name, Known>,
+    /// Since when the loop has been connected and committing without a gap.
+    healthy_since: BootInstant,
+    reconnects: u64,
+}
+
+struct Known {
+    /// Last hello, claim or renewal.
+    seen: BootInstant,
+    draining: bool,
+}
+
+impl Fleet {
+    pub(crate) fn new(bus: Bus, presence: Presence, lease: Duration) -> Self {
+        Self { bus, presence, lease, executors: HashMap::new(), healthy_since: BootInstant::now(), reconnects: 0 }
+    }
+
+    /// Notes who is heard of by a request.
+    pub(crate) fn hear(&mut self, request: &Request) {
+        let (executor, draining) = match request {
+            Request::Claim(claim) => (&claim.executor, None),
+            Request::Renew(renew) => (&renew.executor, None),
+            Request::Hello(hello) => (&hello.executor, Some(hello.draining)),
+            _ => return,
+        };
+        let known = self.executors.entry(executor.clone()).or_insert(Known { seen: BootInstant::now(), draining: false });
+        known.seen = BootInstant::now();
+        known.draining = draining.unwrap_or(known.draining);
+    }
+
+    /// A commit failed: silence may have been our own.
+    pub(crate) fn falter(&mut self) {
+        self.healthy_since = BootInstant::now();
+    }
+
+    /// Looks at the connection; a gap in it starts the wait anew.
+    pub(crate) fn look_at_bus(&mut self) {
+        let reconnects = self.bus.reconnects();
+        if !self.bus.connected() || reconnects != self.reconnects {
+            self.reconnects = reconnects;
+            self.falter();
+        }
+    }
+}
+
+impl Outlook for Fleet {
+    fn may_judge(&self) -> bool {
+        self.healthy_since.elapsed() >= self.lease
+    }
+
+    fn why_unbind(&self, executor: &Name) -> Option<&'static str> {
+        let known = self.executors.get(executor);
+        if known.is_some_and(|k| k.draining) {
+            return Some("the executor drains");
+        }
+        let heard = known.map(|k| k.seen.elapsed()).into_iter().chain(self.presence.age("executor", executor)).min();
+        let silence = heard.unwrap_or_else(|| self.healthy_since.elapsed());
+        (silence >= SILENT).then_some("the executor is silent")
+    }
+
+    fn pool_of(&self, executor: &Name) -> Option<Name> {
+        let beats = self.presence.alive("executor", SILENT);
+        beats.into_iter().find(|(beat, _)| beat.id == *executor).and_then(|(beat, _)| beat.pool)
+    }
+}

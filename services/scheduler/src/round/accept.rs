@@ -1,0 +1,167 @@
+//! Acceptance: idempotent by run id, then by key; every submission gets exactly one verdict per run.
+
+use std::collections::{HashMap, HashSet};
+
+use hopyard_contract::message::{Accept, AcceptReply, NewRun, Submission, SubmissionItem};
+use hopyard_contract::submit::{Receipt, Verdict};
+use hopyard_contract::{FieldError, Name, RunId, subject};
+use hopyard_runtime::telemetry::trace_id;
+use hopyard_store::Error as StoreError;
+use hopyard_store::runs::{KeyRow, OutboxMessage, RunTx};
+
+use super::Round;
+use crate::decide::{Birth, birth};
+
+impl Round<'_> {
+    pub(super) async fn on_accept(&mut self, accept: &Accept) -> Result<AcceptReply, StoreError> {
+        let news: Vec<(&Name, &NewRun)> = accept
+            .submissions
+            .iter()
+            .flat_map(|s| s.items.iter().map(move |item| (&s.namespace, item)))
+            .filter_map(|(ns, item)| if let SubmissionItem::Run(new) = item { Some((ns, &**new)) } else { None })
+            .collect();
+        let mut known = Known::gather(self.tx.as_mut(), &news).await?;
+        // Keys that this transaction has made already.
+        for (namespace, key, row) in &self.writes.keys {
+            known.keys.insert((namespace.clone(), key.clone()), row.clone());
+        }
+        let mut reply = AcceptReply { submissions: Vec::with_capacity(accept.submissions.len()) };
+        for submission in &accept.submissions {
+            reply.submissions.push(self.one_submission(&mut known, submission).await?);
+        }
+        Ok(reply)
+    }
+}
+
+/// What the store knows about everything that the submissions name.
+struct Known {
+    keys: HashMap<(Name, String), KeyRow>,
+    plans: HashMap<String, std::sync::Arc<hopyard_contract::plan::Plan>>,
+    parents: HashMap<RunId, hopyard_contract::status::RunStatus>,
+    tombstones: HashMap<RunId, hopyard_contract::run::Kill>,
+}
+
+impl Known {
+    async fn gather(tx: &mut dyn RunTx, news: &[(&Name, &NewRun)]) -> Result<Self, StoreError> {
+        let mut keys: Vec<(Name, String)> =
+            news.iter().filter_map(|(ns, new)| new.request.idempotency_key.clone().map(|key| ((*ns).clone(), key))).collect();
+        keys.sort();
+        keys.dedup();
+        let hashes: HashSet<&str> = news.iter().map(|(_, new)| new.plan_hash.as_str()).collect();
+        let hashes: Vec<String> = hashes.into_iter().map(str::to_owned).collect();
+        let ids: Vec<RunId> = news.iter().map(|(_, new)| new.run_id).collect();
+        let mut parents = HashMap::new();
+        let namespaces: HashSet<&Name> = news.iter().map(|(ns, _)| *ns).collect();
+        for namespace in namespaces {
+            let after: Vec<RunId> =
+                news.iter().filter(|(ns, _)| *ns == namespace).flat_map(|(_, new)| new.request.after.iter().copied()).collect();
+            if !after.is_empty() {
+                parents.extend(tx.statuses(namespace, &after).await?);
+            }
+        }
+        Ok(Self {
+            keys: if keys.is_empty() { HashMap::new() } else { tx.keys(&keys).await? },
+            plans: if hashes.is_empty() { HashMap::new() } else { tx.plans(&hashes).await? },
+            parents,
+            tombstones: if ids.is_empty() { HashMap::new() } else { tx.tombstones(&ids).await? },
+        })
+    }
+}
+
+impl Round<'_> {
+    async fn one_submission(&mut self, known: &mut Known, submission: &Submission) -> Result<Vec<Verdict>, StoreError> {
+        if let Some(head) = &submission.receipt {
+            // A redelivery: the commit happened, its answer was lost.
+            if let Some(receipt) = self.tx.receipt(head.seq, head.time_ns).await? {
+                return Ok(receipt.items);
+            }
+            if let Some((receipt, _)) = self.writes.receipts.iter().find(|(r, time)| r.seq == Some(head.seq) && *time == head.time_ns) {
+                return Ok(receipt.items.clone());
+            }
+        }
+        let mut born = Vec::new();
+        let verdicts: Vec<Verdict> = submission
+            .items
+            .iter()
+            .map(|item| match item {
+                SubmissionItem::Rejected(errors) => Verdict::rejected(errors.clone()),
+                SubmissionItem::Done(verdict) => verdict.clone(),
+                SubmissionItem::Run(new) => self.one_run(known, &submission.namespace, new, &mut born),
+            })
+            .collect();
+        self.supersede(&born).await?;
+        if let Some(head) = &submission.receipt {
+            let receipt = Receipt {
+                v: 1,
+                id: head.seq.to_string(),
+                seq: Some(head.seq),
+                namespace: submission.namespace.clone(),
+                received_at: submission.received_at,
+                items: verdicts.clone(),
+            };
+            self.writes.outbox.push(OutboxMessage {
+                subject: subject::receipt(&submission.namespace, head.seq),
+                id: format!("receipt:{}:{}", head.seq, head.time_ns),
+                kind: None,
+                body: serde_json::to_value(&receipt).expect("a receipt has string keys"),
+            });
+            self.writes.receipts.push((receipt, head.time_ns));
+        }
+        Ok(verdicts)
+    }
+
+    fn one_run(&mut self, known: &mut Known, namespace: &Name, new: &NewRun, born: &mut Vec<RunId>) -> Verdict {
+        let request = &new.request;
+        let key = request.idempotency_key.clone().map(|key| (namespace.clone(), key));
+        if let Some(state) = self.state(new.run_id) {
+            return if state.run.namespace == *namespace {
+                Verdict::accepted(new.run_id)
+            } else {
+                Verdict::rejected(vec![FieldError::new("unknown_run", "", "the run id is taken")])
+            };
+        }
+        if let Some(row) = key.as_ref().and_then(|key| known.keys.get(key)) {
+            if row.request_hash == new.request_hash {
+                return Verdict::duplicate(row.run);
+            }
+            let detail = format!("the key was used before for another request, which made the run {}", row.run);
+            return Verdict::rejected(vec![FieldError::new("idempotency_conflict", "/idempotency_key", detail)]);
+        }
+        // A run of the same transaction may be named as well.
+        let mut parents = known.parents.clone();
+        for id in &request.after {
+            if let Some(state) = self.state(*id).filter(|s| s.run.namespace == *namespace) {
+                parents.insert(*id, state.run.status);
+            }
+        }
+        if let Some(position) = request.after.iter().position(|id| !parents.contains_key(id)) {
+            return Verdict::rejected(vec![FieldError::new("unknown_run", format!("/after/{position}"), "there is no such run")]);
+        }
+        let Some(plan) = known.plans.get(&new.plan_hash) else {
+            return Verdict::rejected(vec![FieldError::new(
+                "unknown_definition",
+                "/workflow",
+                "the workflow's plan is not stored; store the workflow again",
+            )]);
+        };
+        let decision = birth(
+            &Birth {
+                namespace,
+                new,
+                plan: plan.clone(),
+                parents: &parents,
+                tombstone: known.tombstones.get(&new.run_id).cloned(),
+                trace_id: new.traceparent.as_deref().and_then(trace_id).map(str::to_owned),
+            },
+            self.now,
+        );
+        self.keep(new.run_id, decision);
+        born.push(new.run_id);
+        if let Some((namespace, key)) = key {
+            let row = KeyRow { run: new.run_id, request_hash: new.request_hash.clone() };
+            known.keys.insert((namespace.clone(), key.clone()), row.clone());
+            self.writes.keys.push((namespace, key, row));
+        }
+        Verdict::accepted(new.run_id)
+    }
+}

@@ -1,0 +1,135 @@
+//! From requests to inputs: which runs a request names, and what it makes of them.
+
+use std::collections::BTreeSet;
+
+use hopyard_contract::RunId;
+use hopyard_contract::message::{
+    KillReply, KillRun, LeaseState, PinReply, RenewAnswer, RenewReply, Report, Reports, SubmissionItem, WorkspaceRemoved,
+};
+use hopyard_contract::run::Kill;
+use hopyard_store::Error as StoreError;
+
+use super::Round;
+use crate::decide::{Effect, Input, KillAsk, Reply};
+use crate::request::{Answer, Request};
+
+/// A run that is not known is waited for this long.
+const TOMBSTONE_WINDOW_MS: i64 = 10 * 60 * 1000;
+
+/// Collects the runs that a request names.
+pub(super) fn named_runs(request: &Request, ids: &mut BTreeSet<RunId>) {
+    match request {
+        Request::Accept(ask) => {
+            let items = ask.submissions.iter().flat_map(|s| &s.items);
+            ids.extend(items.filter_map(|item| if let SubmissionItem::Run(new) = item { Some(new.run_id) } else { None }));
+        }
+        Request::Renew(ask) => ids.extend(ask.leases.iter().map(|l| l.attempt.run)),
+        Request::Pin(ask) => {
+            ids.insert(ask.attempt.run);
+        }
+        Request::Kill(ask) => {
+            ids.insert(ask.run);
+        }
+        Request::Reports(body) => ids.extend(body.reports.iter().filter_map(run_of)),
+        Request::Claim(_) | Request::Hello(_) | Request::Workspaces(_) => {}
+    }
+}
+
+fn run_of(report: &Report) -> Option<RunId> {
+    match report {
+        Report::Started(started) => Some(started.attempt.run),
+        Report::Finished(finished) => Some(finished.attempt.run),
+        Report::WorkspaceSaved(saved) => Some(saved.attempt.run),
+        Report::WorkspaceRemoved(removed) => run_of_workspace(&removed.id),
+    }
+}
+
+/// The run in `<run>-g<k>`.
+pub(super) fn run_of_workspace(id: &str) -> Option<RunId> {
+    id.rsplit_once("-g").and_then(|(run, _)| run.parse().ok())
+}
+
+impl Round<'_> {
+    /// Decides one request within the transaction.
+    pub(super) async fn apply(&mut self, request: &Request) -> Result<Answer, StoreError> {
+        Ok(match request {
+            Request::Accept(ask) => Answer::Accept(self.on_accept(ask).await?),
+            Request::Claim(ask) => Answer::Claim(self.on_claim(ask).await?),
+            Request::Renew(ask) => {
+                let lease = self.desk.settings.lease;
+                let answers =
+                    ask.leases.iter().map(|renewal| match self.decide(renewal.attempt.run, &Input::Renew(renewal.clone(), lease)) {
+                        Some(Reply::Renewed(answer)) => answer,
+                        _ => RenewAnswer { state: LeaseState::Stale, kill: None },
+                    });
+                Answer::Renew(RenewReply { leases: answers.collect() })
+            }
+            Request::Pin(ask) => match self.decide(ask.attempt.run, &Input::Pin(ask.clone())) {
+                Some(Reply::Pinned(reply)) => Answer::Pin(reply),
+                _ => Answer::Pin(PinReply::Stale),
+            },
+            Request::Kill(ask) => Answer::Kill(self.on_kill(ask).await?),
+            Request::Hello(ask) => Answer::Hello(self.on_hello(ask).await?),
+            Request::Workspaces(ask) => Answer::Workspaces(self.on_workspaces(ask).await?),
+            Request::Reports(body) => {
+                self.on_reports(body).await?;
+                Answer::Done
+            }
+        })
+    }
+
+    async fn on_reports(&mut self, body: &Reports) -> Result<(), StoreError> {
+        for report in &body.reports {
+            match report {
+                Report::Started(started) => {
+                    self.decide(started.attempt.run, &Input::Started(started.clone()));
+                }
+                Report::Finished(finished) => {
+                    self.decide(finished.attempt.run, &Input::Finished(Box::new(finished.clone())));
+                    if self.state(finished.attempt.run).is_none() {
+                        // Not known here: the executor may forget it all the same.
+                        self.effects.push((finished.attempt.run, Effect::Settled(body.from.clone(), finished.attempt.clone())));
+                        self.effects.push((finished.attempt.run, Effect::Stale("unknown_run")));
+                    }
+                }
+                Report::WorkspaceSaved(saved) => {
+                    self.decide(saved.attempt.run, &Input::Saved(saved.clone()));
+                }
+                Report::WorkspaceRemoved(removed) => self.on_removed(removed).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_removed(&mut self, removed: &WorkspaceRemoved) -> Result<(), StoreError> {
+        let Some(run) = run_of_workspace(&removed.id) else { return Ok(()) };
+        for mut row in self.tx.workspaces(std::slice::from_ref(&removed.id)).await? {
+            row.bytes = Some(removed.bytes);
+            self.decide(run, &Input::Removed(row, removed.reason.clone()));
+        }
+        Ok(())
+    }
+
+    /// Ends a run; one that is not known yet is born killed, if it is young enough to be on its way.
+    async fn on_kill(&mut self, ask: &KillRun) -> Result<KillReply, StoreError> {
+        match self.state(ask.run) {
+            Some(state) if state.run.namespace == ask.namespace => {
+                let input = Input::Kill(KillAsk { by: ask.by.clone(), reason: ask.reason.clone(), force: ask.force });
+                Ok(match self.decide(ask.run, &input) {
+                    Some(Reply::Killed(reply)) => reply,
+                    _ => KillReply::Unknown,
+                })
+            }
+            Some(_) => Ok(KillReply::Unknown),
+            None if self.now.timestamp_millis() - ask.run.unix_millis() < TOMBSTONE_WINDOW_MS => {
+                let known = self.tx.tombstones(&[ask.run]).await?;
+                if !known.contains_key(&ask.run) {
+                    let kill = Kill { at: self.now, by: ask.by.clone(), reason: ask.reason.clone(), force: ask.force, failure: None };
+                    self.writes.tombstones.push((ask.run, kill));
+                }
+                Ok(KillReply::Tombstone)
+            }
+            None => Ok(KillReply::Unknown),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! A store of a test's own, a calm outlook, and what a round does when a decision or the store fails.
+
+use std::sync::Arc;
+
+use hopyard_contract::duration::Span;
+use hopyard_contract::message::{Claim, ClaimReply, KillRun, NewRun, PutDefinition};
+use hopyard_contract::plan::Plan;
+use hopyard_contract::status::{FailureCode, RunStatus};
+use hopyard_store::Store;
+use serde_json::json;
+
+use super::*;
+use crate::decide::{Birth, birth, decide};
+
+/// A scheduler that is well and counts on everybody.
+struct Calm;
+
+impl Outlook for Calm {
+    fn may_judge(&self) -> bool {
+        true
+    }
+
+    fn why_unbind(&self, _: &Name) -> Option<&'static str> {
+        None
+    }
+
+    fn pool_of(&self, _: &Name) -> Option<Name> {
+        None
+    }
+}
+
+/// An embedded store with two plans: `queue` and `cancel_older`, of one step each and a concurrency key from the input `to`.
+pub(super) struct Bench {
+    runs: Arc<dyn RunStore>,
+    namespace: Name,
+    plans: HashMap<&'static str, Arc<Plan>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(super) async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite:{}", directory.path().display())).await.unwrap();
+        store.migrate().await.unwrap();
+        let runs = store.runs().await.unwrap();
+        let namespace = Name::default_namespace();
+        let mut plans = HashMap::new();
+        for policy in ["queue", "cancel_older"] {
+            let plan = json!({
+                "v": 1, "name": "deploy", "steps": [{"id": "a", "shell": "true"}], "inputs": {"to": {"type": "string"}},
+                "concurrency": {"key": "${{ inputs.to }}", "policy": policy},
+            });
+            let plan = Plan::from_stored(plan).unwrap();
+            let put = PutDefinition {
+                namespace: namespace.clone(),
+                name: plan.name.clone(),
+                source: policy.to_owned(),
+                definition_hash: policy.to_owned(),
+                plan_hash: plan.hash(),
+                plan: plan.clone(),
+                register: false,
+                if_match: None,
+            };
+            runs.put_definition(&put).await.unwrap();
+            plans.insert(policy, Arc::new(plan));
+        }
+        Self { runs, namespace, plans, _directory: directory }
+    }
+
+    pub(super) fn desk<'a>(&'a self, decide: &'a Decide<'a>) -> Desk<'a> {
+        let settings = Settings { lease: Span::from_millis(20_000), renew: Span::from_millis(5000) };
+        Desk { store: self.runs.as_ref(), settings, outlook: &Calm, decide }
+    }
+
+    /// Accepts runs, given with policy and key, in one transaction.
+    pub(super) async fn accept(&self, newcomers: &[(RunId, &str, &str)]) {
+        let desk = self.desk(&decide);
+        let mut round = Round::open(&desk).await.unwrap();
+        round.now = round.tx.now().await.unwrap();
+        for (id, policy, key) in newcomers {
+            let plan = self.plans[policy].clone();
+            let new = NewRun {
+                run_id: *id,
+                request: serde_json::from_value(json!({"inputs": {"to": key}})).unwrap(),
+                workflow: plan.name.clone(),
+                definition_hash: (*policy).to_owned(),
+                plan_hash: plan.hash(),
+                request_hash: "r".to_owned(),
+                traceparent: None,
+            };
+            let parents = HashMap::new();
+            let birth_of = Birth { namespace: &self.namespace, new: &new, plan, parents: &parents, tombstone: None, trace_id: None };
+            let born = birth(&birth_of, round.now);
+            round.keep(*id, born);
+        }
+        let born: Vec<RunId> = newcomers.iter().map(|(id, ..)| *id).collect();
+        round.supersede(&born).await.unwrap();
+        round.commit(Vec::new(), Vec::new()).await.unwrap();
+    }
+
+    /// Lets an executor claim everything that it may.
+    pub(super) async fn claim(&self) -> ClaimReply {
+        let request = Request::Claim(claim());
+        let committed = transact(&self.desk(&decide), &[&request], false, Vec::new()).await.unwrap();
+        match committed.answers.into_iter().next().unwrap().answer {
+            Answer::Claim(reply) => reply,
+            other => panic!("a claim was answered with {other:?}"),
+        }
+    }
+
+    pub(super) async fn state(&self, id: RunId) -> RunState {
+        let mut tx = self.runs.begin().await.unwrap();
+        let state = tx.load(&[id]).await.unwrap().remove(0);
+        tx.commit().await.unwrap();
+        state
+    }
+}
+
+fn claim() -> Claim {
+    let [executor, host, pool] = ["e1", "h1", "default"].map(Name::literal);
+    Claim { claim_id: uuid::Uuid::new_v4(), executor, host, pool, free: 8 }
+}
+
+/// A run that was submitted at a second.
+pub(super) fn id(second: i64, number: u64) -> RunId {
+    RunId::of_bus_message((1_800_000_000 + second) * 1_000_000_000, number, 0)
+}
+
+fn kill(run: RunId) -> Request {
+    Request::Kill(KillRun { namespace: Name::default_namespace(), run, by: "ada".to_owned(), reason: None, force: false })
+}
+
+#[tokio::test]
+async fn a_decision_that_panics_ends_its_run_and_no_other() {
+    let bench = Bench::new().await;
+    let [bad, good] = [1, 2].map(|n| id(n, 0));
+    bench.accept(&[(bad, "queue", "x"), (good, "queue", "y")]).await;
+    let broken = |state: &RunState, input: &Input, now: DateTime<Utc>| {
+        assert!(state.run.id != bad || !matches!(input, Input::Kill(_)), "index out of bounds");
+        decide(state, input, now)
+    };
+    let committed = transact(&bench.desk(&broken), &[&kill(bad), &kill(good)], true, Vec::new()).await.unwrap();
+    let faults: Vec<_> = committed.answers.iter().map(|a| a.faults.clone()).collect();
+    assert_eq!(faults[0].len(), 1);
+    assert_eq!(faults[0][0].run, bad);
+    assert!(faults[0][0].detail.contains("index out of bounds"), "{:?}", faults[0]);
+    assert_eq!(faults[1], []);
+    let state = bench.state(bad).await;
+    assert_eq!((state.run.status, state.run.failure_code), (RunStatus::Failed, Some(FailureCode::EngineError)));
+    assert!(state.run.error.unwrap().message.contains("index out of bounds"));
+    assert_eq!(bench.state(good).await.run.status, RunStatus::Killed);
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_even_be_ended_does_not_hold_up_the_clock() {
+    let bench = Bench::new().await;
+    let [bad, good] = [1, 2].map(|n| id(n, 0));
+    bench.accept(&[(bad, "queue", "x"), (good, "queue", "y")]).await;
+    let broken = |state: &RunState, input: &Input, now: DateTime<Utc>| {
+        assert_ne!(state.run.id, bad);
+        decide(state, input, now)
+    };
+    let committed = transact(&bench.desk(&broken), &[&kill(bad), &kill(good)], false, Vec::new()).await.unwrap();
+    assert_eq!(committed.answers[0].faults.len(), 1);
+    let state = bench.state(bad).await;
+    assert_eq!(state.run.status, RunStatus::Pending);
+    assert!(state.timer.is_some(), "it is looked at again");
+    assert_eq!(bench.state(good).await.run.status, RunStatus::Killed);
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_committed_ends_with_an_engine_error() {
+    let bench = Bench::new().await;
+    let run = id(1, 0);
+    bench.accept(&[(run, "queue", "x")]).await;
+    fail_runs(&bench.desk(&decide), &kill(run), "the row is refused").await.unwrap();
+    let state = bench.state(run).await;
+    assert_eq!((state.run.status, state.run.failure_code), (RunStatus::Failed, Some(FailureCode::EngineError)));
+    fail_runs(&bench.desk(&decide), &kill(run), "again").await.unwrap();
+    assert_eq!(bench.state(run).await, state, "final is final");
+}
