@@ -3,6 +3,7 @@
 //! Every service, the clients and the generated schemas build on these types. This crate *never* reads a clock, a file,
 //! a socket or the environment, and names no other crate of the project.
 
+pub mod audit;
 pub mod condition;
 pub mod duration;
 pub mod event;
