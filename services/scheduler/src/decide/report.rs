@@ -5,9 +5,22 @@ use hopyard_contract::message::{Finished, Outcome, Started, WorkspaceSaved};
 use hopyard_contract::run::{Attempt, BlobRef, WorkspaceRow, WorkspaceStatus};
 use hopyard_contract::status::{AttemptStatus, FailureCode, PendingReason, StepStatus};
 use hopyard_contract::usage::{Tokens, Usage};
+use serde::Serialize;
 use serde_json::json;
 
 use super::{Change, Effect};
+
+/// How an attempt got lost; `cause` of its event.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LostCause {
+    /// Its lease ran out.
+    LeaseEnded,
+    /// Its executor found it dead.
+    Reported,
+    /// Its executor gave it back.
+    HandedBack,
+}
 
 impl Change {
     /// A process runs: the only word that makes a step and its run `running`.
@@ -113,7 +126,7 @@ impl Change {
             Outcome::Killed if self.state.run.kill.is_some() => self.kill_attempt(index, step_index),
             // Ended without anybody having asked for it: the executor's own doing, so that it counts against nothing.
             Outcome::Killed | Outcome::HandedBack => self.hand_back(index, step_index),
-            Outcome::Lost => self.lose(index),
+            Outcome::Lost => self.lose(index, LostCause::Reported),
         }
         self.progress();
     }
@@ -194,7 +207,7 @@ impl Change {
         let attempt = &mut self.state.attempts[index];
         attempt.status = AttemptStatus::Lost;
         attempt.error = Some(format!("the executor {} gave the attempt back", attempt.executor));
-        self.attempt_event(EventType::AttemptLost, index);
+        self.lost_event(index, LostCause::HandedBack);
         if self.state.run.kill.is_some() {
             let id = self.state.steps[step_index].id.clone();
             self.end_step(step_index, StepStatus::Killed);
@@ -205,11 +218,21 @@ impl Change {
     }
 
     pub(super) fn attempt_event(&mut self, kind: EventType, index: usize) {
+        self.event_of_attempt(kind, index, None);
+    }
+
+    /// The end of an attempt that nobody carries on.
+    pub(super) fn lost_event(&mut self, index: usize, cause: LostCause) {
+        self.event_of_attempt(EventType::AttemptLost, index, Some(cause));
+    }
+
+    fn event_of_attempt(&mut self, kind: EventType, index: usize, cause: Option<LostCause>) {
         let attempt = &self.state.attempts[index];
         let duration_ms = attempt.started_at.zip(attempt.finished_at).map(|(a, b)| (b - a).num_milliseconds().max(0));
         let data = json!({
             "executor": attempt.executor, "host": attempt.host, "exit_code": attempt.exit_code, "signal": attempt.signal, "failure_code": attempt.failure_code,
             "error": attempt.error, "usage": attempt.usage, "log_bytes": attempt.log_bytes, "snapshot": attempt.snapshot, "duration_ms": duration_ms,
+            "cause": cause,
         });
         let (step, n) = (attempt.step.clone(), attempt.n);
         self.event(kind, Some(&step), Some(n), data);

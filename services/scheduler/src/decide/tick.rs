@@ -5,6 +5,7 @@ use hopyard_contract::run::WorkspaceStatus;
 use hopyard_contract::status::{AttemptStatus, FailureCode, PendingReason, StepStatus};
 use serde_json::json;
 
+use super::report::LostCause;
 use super::{Change, Effect, LOST_LIMIT, Tick, UNSTARTED_LIMIT};
 
 impl Change {
@@ -23,26 +24,33 @@ impl Change {
         if self.state.run.kill.is_none() && self.state.run.deadline.is_some_and(|at| at <= self.now) {
             self.on_deadline();
         }
+        if self.state.run.kill.is_none() {
+            self.end_backoffs();
+        }
+        self.progress();
+    }
+
+    /// A step whose wait is over may be claimed again.
+    fn end_backoffs(&mut self) {
         for index in 0..self.state.steps.len() {
             let step = &self.state.steps[index];
             if step.pending_reason == Some(PendingReason::RetryBackoff) && step.claimable_at.is_some_and(|at| at <= self.now) {
                 self.make_claimable(index, PendingReason::AwaitingExecutor, self.now);
             }
         }
-        self.progress();
     }
 
     fn expire_leases(&mut self) {
         for index in 0..self.state.attempts.len() {
             let attempt = &self.state.attempts[index];
             if !attempt.status.is_final() && attempt.lease_until <= self.now {
-                self.lose(index);
+                self.lose(index, LostCause::LeaseEnded);
             }
         }
     }
 
-    /// The lease ran out: whatever still runs there counts no more.
-    pub(super) fn lose(&mut self, index: usize) {
+    /// The lease ran out, or its executor found the attempt dead: whatever still runs there counts no more.
+    pub(super) fn lose(&mut self, index: usize, cause: LostCause) {
         self.announce(index);
         let now = self.now;
         let attempt = &mut self.state.attempts[index];
@@ -53,7 +61,7 @@ impl Change {
         let message = format!("the executor {} went away or did not renew its lease in time", attempt.executor);
         attempt.error = Some(message.clone());
         let step_id = attempt.step.clone();
-        self.attempt_event(EventType::AttemptLost, index);
+        self.lost_event(index, cause);
         let Some(step_index) = self.step_index(step_id.as_str()) else { return };
         let step = &mut self.state.steps[step_index];
         if started {

@@ -167,3 +167,16 @@ fn a_run_killed_before_it_came_is_born_killed() {
     assert_eq!((world.status(), world.effects.len(), world.timer()), (RunStatus::Killed, 0, None));
     assert!(world.try_lease("a", "e1").is_none());
 }
+
+#[test]
+fn a_time_limit_that_passes_during_a_backoff_offers_nothing_any_more() {
+    let retry = json!({"max_attempts": 3, "backoff": {"initial": "5s"}});
+    let mut world = World::plan(json!({"timeout": "5s", "steps": [{"id": "a", "retry": retry}]}));
+    world.carry_out("a", failed(FailureCode::ExitCode));
+    // Nobody has looked in time: backoff and limit have passed at the same look.
+    let before = world.events.len();
+    world.goto(30).tick();
+    assert_eq!(world.kinds(before), ["run.kill_requested", "step.killed", "run.failed"]);
+    assert_eq!(world.state.run.failure_code, Some(FailureCode::Timeout));
+    assert!(!world.effects.iter().any(|e| matches!(e, Effect::Ring(_) | Effect::RingExecutor(_))), "{:?}", world.effects);
+}
