@@ -71,8 +71,8 @@ impl Stack {
         }
         let store_url = self.args.store.clone().unwrap_or_else(|| format!("sqlite:{}", self.data.join("store").display()));
         let migrate = async {
-            let store = Store::open(&store_url).await.context("the store cannot be opened")?;
-            store.migrate().await.context("the store's schema cannot be made")
+            // A server that has just come back may be at its recovery.
+            Store::open_migrated(&store_url, Duration::from_secs(30)).await.map(drop).context("the store cannot be opened")
         };
         let (server, ()) = tokio::try_join!(self.start_bus(), migrate)?;
         self.board = Board::new(self.data.clone(), server.url());
