@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hopyard_contract::run::{Run, RunState, StepState};
 use hopyard_contract::{Name, RunId};
 
+use crate::audit::AuditReader;
 use crate::read::Reader;
 use crate::runs::{RunStore, RunWrite, Writes};
 use crate::{Error, Store};
@@ -22,6 +23,7 @@ macro_rules! within_tx {
 }
 
 mod accept;
+mod audit;
 mod claims;
 mod definitions;
 mod delivery;
@@ -57,6 +59,8 @@ pub async fn run_all(store: &Store) {
             a_taken_slot_is_shown, live_runs_are_counted;
         definitions: versions_grow, puts_are_conditional, unregistered_definitions_have_no_version;
         inventory: sessions_find_their_workspace, workspaces_are_listed, executors_are_known, bound_runs_are_found;
+        audit: histories_are_whole_and_of_one_moment, runs_are_found_by_id_and_by_time, keys_and_receipts_are_paged,
+            what_is_late_or_crowded_shows, the_inventory_is_paged;
         delivery: the_outbox_is_emptied, events_are_replayed, metrics_state_is_compared, time_does_not_go_back, the_schema_is_described;
     }
 }
@@ -66,6 +70,7 @@ struct Bench {
     shared: bool,
     runs: Arc<dyn RunStore>,
     reader: Arc<dyn Reader>,
+    audit: Arc<dyn AuditReader>,
     metrics: Arc<dyn crate::metrics::MetricsStore>,
     namespace: Name,
     pool: Name,
@@ -83,6 +88,7 @@ impl Bench {
             shared: store.shared(),
             runs: Arc::clone(runs),
             reader: store.reader(),
+            audit: store.auditor(),
             metrics: store.metrics(),
             namespace,
             pool: format!("p{unique}").parse().unwrap(),

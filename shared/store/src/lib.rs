@@ -3,6 +3,7 @@
 //! Decisions are made by the callers; SQL only guards and applies. This crate *never* decides what becomes of a run,
 //! and no code outside of the two engine modules asks which engine is at work.
 
+pub mod audit;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod error;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::audit::AuditReader;
 use crate::metrics::MetricsStore;
 use crate::read::Reader;
 use crate::runs::RunStore;
@@ -93,6 +94,14 @@ impl Store {
 
     /// The readers' side.
     pub fn reader(&self) -> Arc<dyn Reader> {
+        match &self.engine {
+            Engine::Sqlite(engine) => Arc::new(engine.reader()),
+            Engine::Postgres(engine) => Arc::new(engine.reader()),
+        }
+    }
+
+    /// An audit's side.
+    pub fn auditor(&self) -> Arc<dyn AuditReader> {
         match &self.engine {
             Engine::Sqlite(engine) => Arc::new(engine.reader()),
             Engine::Postgres(engine) => Arc::new(engine.reader()),

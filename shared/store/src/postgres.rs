@@ -4,6 +4,7 @@
 //! statement outlives its use, limits are set with `SET LOCAL`, advisory locks end with the transaction. Writers run READ
 //! COMMITTED and lock first: a statement that waits for a lock keeps the old snapshot for its subqueries, a later one does not.
 
+mod audit;
 #[cfg(feature = "conformance")]
 pub mod checks;
 mod definitions;

@@ -7,6 +7,7 @@ use sqlx::SqlitePool;
 
 use crate::{Error, Result};
 
+mod audit;
 mod clock;
 mod definitions;
 mod fault;

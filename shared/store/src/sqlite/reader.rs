@@ -60,6 +60,14 @@ impl Reads {
         Self { pool, plans }
     }
 
+    pub(super) fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
+    pub(super) fn plans(&self) -> &Plans {
+        &self.plans
+    }
+
     async fn connection(&self) -> Result<PoolConnection<Sqlite>> {
         self.pool.acquire().await.map_err(fault)
     }
@@ -91,7 +99,8 @@ fn await_slot(state: &mut RunState) {
     }
 }
 
-async fn within<T>(read: impl Future<Output = Result<T>>) -> Result<T> {
+/// A read that takes at most its time.
+pub(super) async fn within<T>(read: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(LIMIT, read).await.unwrap_or_else(|_| Err(Error::Unavailable("a read took longer than 2 s".to_owned())))
 }
 
