@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use hopyard::servers::{NatsOptions, NatsServer, find_program, process_env};
@@ -226,6 +227,38 @@ impl Harness {
     /// Lets a frozen service go on.
     pub fn thaw(&mut self, name: &str) {
         self.service(name).signal(Signal::SIGCONT);
+    }
+
+    /// A variable of the environment of all processes of a service, from their next start on.
+    pub fn set(&mut self, service: &str, name: &str, value: &str) {
+        for process in self.processes.iter_mut().filter(|p| p.service == service) {
+            process.set(name, value);
+        }
+    }
+
+    /// Lets every service be found where it is now after each start.
+    pub fn keep_addresses(&mut self) {
+        self.processes.iter_mut().for_each(Process::keep_addresses);
+    }
+
+    /// Drains every service and starts it again.
+    pub async fn restart_all(&mut self) {
+        futures::future::join_all(self.processes.iter_mut().map(Process::stop)).await;
+        for process in &mut self.processes {
+            process.launch().await;
+        }
+    }
+
+    /// Services that have ended by themselves since the last call, and how.
+    pub fn gone(&mut self) -> Vec<(String, ExitStatus)> {
+        self.processes.iter_mut().filter_map(|p| Some((p.name.clone(), p.gone()?))).collect()
+    }
+
+    /// Waits until every service is ready.
+    pub async fn all_ready(&mut self) {
+        for process in &mut self.processes {
+            process.ready().await;
+        }
     }
 
     /// A connection of a plain client.

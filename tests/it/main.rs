@@ -6,7 +6,10 @@
 mod harness;
 
 mod bad_input;
+mod chaos;
 mod cli;
+#[cfg(debug_assertions)]
+mod crash_points;
 mod crashes;
 mod doors;
 mod examples;

@@ -8,6 +8,8 @@ use hopyard_contract::status::{AttemptStatus, FailureCode, PendingReason, RunSta
 use hopyard_contract::topology;
 use serde_json::Value;
 
+#[cfg(debug_assertions)]
+mod failpoints;
 mod licence;
 mod tree;
 

@@ -41,6 +41,7 @@ pub(crate) fn start(executor: &Arc<Executor>, grant: Grant, live: Arc<Attempt>) 
             ended(&grant, failed(FailureCode::EngineError, "the executor panicked; its log has more".to_owned()))
         });
         own.report_until_settled(finished, &live, &dir).await;
+        hopyard_runtime::failpoint!("executor.spool.removed");
         own.live.leave(&grant.attempt);
         Ok(())
     });
@@ -77,6 +78,7 @@ impl Executor {
         if let Err(error) = prepare(dir, grant).await {
             return ended(grant, failed(disk_code(&error), format!("{error:#}")));
         }
+        hopyard_runtime::failpoint!("executor.grant.kept");
         if live.standing().borrow().kill.is_some() {
             return ended(grant, Outcome::Killed);
         }
@@ -86,6 +88,7 @@ impl Executor {
             Err(OpenError::Stale) => return ended(grant, Outcome::HandedBack),
             Err(OpenError::Failed(error)) => return ended(grant, failed(FailureCode::WorkspaceError, format!("{error:#}"))),
         };
+        hopyard_runtime::failpoint!("executor.workspace.made");
         instruments::workspace_seconds().with_label_values(&[workspaces::kind(&grant.workspace)]).observe(began.elapsed().as_secs_f64());
         match &grant.work {
             Work::Shell(script) => self.run(grant, live, dir, &ready, script).await,
@@ -99,13 +102,16 @@ impl Executor {
             Ok(process) => process,
             Err(error) => return self.close(grant, dir, ready, None, failed(FailureCode::SetupError, format!("{error:#}"))).await,
         };
+        hopyard_runtime::failpoint!("executor.spawned");
         live.attach(process.clone());
         let (bus, namespace, id, tail) = (self.ctx.bus.clone(), grant.namespace.clone(), grant.attempt.clone(), process.clone());
         let shipping = self.ctx.tasks.spawn_part("logs", logs::ship(bus, namespace, id, tail));
         if let Some(pid) = process.started().await.and_then(|pid| u32::try_from(pid).ok()) {
             self.report_started(grant, ready, pid).await;
+            hopyard_runtime::failpoint!("executor.started.sent");
         }
         let exit = process.wait().await;
+        hopyard_runtime::failpoint!("executor.process.ended");
         // The live tail is a courtesy; what the log says for good comes from the spool.
         if tokio::time::timeout(Duration::from_secs(5), shipping).await.is_err() {
             tracing::warn!(attempt = %grant.attempt, "the live log could not be sent in time");
@@ -212,6 +218,7 @@ impl Executor {
             }
         }
         finished.log = self.until_stored(grant, || logs::store(&self.blobs, dir)).await.unwrap_or_default();
+        hopyard_runtime::failpoint!("executor.log.uploaded");
         finished
     }
 
@@ -257,10 +264,12 @@ impl Executor {
         if let Err(error) = write_private(&dir.join(FINISHED_FILE), &serde_json::to_vec(&finished).unwrap_or_default(), 0o600).await {
             tracing::warn!(error = format!("{error:#}"), "the result could not be spooled");
         }
+        hopyard_runtime::failpoint!("executor.finished.spooled");
         let mut standing = live.standing();
         let mut repeats = 0u32;
         loop {
             self.reporter.report(Report::Finished(finished.clone())).await;
+            hopyard_runtime::failpoint!("executor.finished.sent");
             let over = tokio::time::timeout(REPEAT, standing.wait_for(|s| s.settled || s.stale)).await;
             match over {
                 Ok(Ok(standing)) if standing.settled => break,
@@ -273,6 +282,7 @@ impl Executor {
                 }
             }
         }
+        hopyard_runtime::failpoint!("executor.settled");
         // Settled: nothing of the spool is needed any more; the log is in the blobs.
         if let Err(error) = tokio::fs::remove_dir_all(dir).await
             && error.kind() != std::io::ErrorKind::NotFound

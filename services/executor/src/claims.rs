@@ -85,8 +85,10 @@ impl Executor {
         let began = BootInstant::now();
         loop {
             let sent = BootInstant::now();
+            hopyard_runtime::failpoint!("executor.claim.before_rpc");
             match rpc::call::<_, ClaimReply>(&self.ctx.bus, Verb::Claim, &claim).await {
                 Ok(reply) => {
+                    hopyard_runtime::failpoint!("executor.claim.answered");
                     self.live.note_claim();
                     instruments::claims().with_label_values(&[if reply.grants.is_empty() { "empty" } else { "granted" }]).inc();
                     for grant in reply.grants {

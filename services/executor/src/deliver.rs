@@ -80,6 +80,7 @@ impl Delivery<'_> {
         }
         if self.deliver.push {
             let pushed = self.act(|| self.mirror.push(&order.branch, self.mirror.repo(), &self.head)).await?;
+            hopyard_runtime::failpoint!("executor.branch.pushed");
             let word = match pushed {
                 PushOutcome::Created => "created",
                 PushOutcome::Updated => "updated",

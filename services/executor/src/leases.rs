@@ -38,6 +38,7 @@ impl Executor {
             let sent = BootInstant::now();
             match rpc::call::<_, RenewReply>(&self.ctx.bus, Verb::Renew, &request).await {
                 Ok(reply) => {
+                    hopyard_runtime::failpoint!("executor.renew.answered");
                     let lease = self.live.lease();
                     for (attempt, answer) in chunk.iter().zip(reply.leases) {
                         match answer.state {

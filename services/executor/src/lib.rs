@@ -97,6 +97,7 @@ impl Executor {
         };
         let reply: hopyard_contract::message::HelloReply =
             hopyard_runtime::rpc::call(&self.ctx.bus, hopyard_contract::subject::Verb::Hello, &hello).await?;
+        hopyard_runtime::failpoint!("executor.hello.answered");
         self.live.set_lease(Duration::from_millis(reply.lease_ms), Duration::from_millis(reply.renew_ms));
         Ok(())
     }

@@ -25,6 +25,7 @@ pub(crate) async fn start(executor: &Arc<Executor>) -> anyhow::Result<()> {
         if swept.killed > 0 {
             tracing::warn!(dir = %entry.path().display(), killed = swept.killed, "leftovers of an attempt were ended");
         }
+        hopyard_runtime::failpoint!("executor.leftovers.ended");
         left.push(entry.path());
     }
     let own = executor.clone();

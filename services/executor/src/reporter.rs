@@ -64,7 +64,10 @@ async fn publish(bus: &Bus, id: &Name, reports: Vec<Report>) {
     let mut pause = Duration::from_millis(50);
     loop {
         match bus.publish_stored(&subject::result(id), None, body.clone()).await {
-            Ok(_) => return,
+            Ok(_) => {
+                hopyard_runtime::failpoint!("executor.reports.stored");
+                return;
+            }
             Err(error) => {
                 tracing::warn!(%error, "a report could not be published");
                 tokio::time::sleep(pause).await;

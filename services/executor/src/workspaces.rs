@@ -211,14 +211,18 @@ impl Workspaces {
             (None, Some(head)) => self.pinned(grant, head.clone()).await?,
             (None, None) => {
                 let resolved = mirror.resolve(order.reference.as_deref()).await.map_err(anyhow::Error::from)?;
+                hopyard_runtime::failpoint!("executor.mirror.fetched");
                 self.pinned(grant, resolved).await?
             }
         };
+        hopyard_runtime::failpoint!("executor.commit.pinned");
         let head = restored.unwrap_or_else(|| base.clone());
         let workspace = mirror.open_workspace(path, &name, &head, id).await.map_err(anyhow::Error::from)?;
+        hopyard_runtime::failpoint!("executor.worktree.added");
         let origin = order.restore.as_ref().and_then(|restore| restore.origin.clone()).or_else(|| Some(base.clone()));
         let record = Record { url: url.clone(), base, origin, head, owner: id.to_owned() };
         write_record(path, &record).await?;
+        hopyard_runtime::failpoint!("executor.workspace.recorded");
         Ok(Opened { git: Some(Git { workspace, record }) })
     }
 
@@ -246,10 +250,12 @@ impl Ready {
         let mut state = self.shared.state.lock().await;
         let Some(git) = state.as_mut().and_then(|o| o.git.as_mut()) else { return Ok(Kept::default()) };
         let commit = snapshot(git, author).await?;
+        hopyard_runtime::failpoint!("executor.snapshot.made");
         write_record(&self.path, &git.record).await?;
         let (mirror, record) = (git.workspace.mirror().clone(), git.record.clone());
         drop(state);
         let result = hand_over(&mirror, &record, &commit, author.branch, blobs, scratch).await?;
+        hopyard_runtime::failpoint!("executor.blobs.uploaded");
         Ok(Kept { snapshot: Some(commit), result: Some(result) })
     }
 }
@@ -284,6 +290,7 @@ async fn keep_and_reset(git: &mut Git, grant: &Grant, commit: &str) -> anyhow::R
     let author = Author { attempt: &earlier, workflow: &grant.workflow, session: None, branch: "" };
     snapshot(git, &author).await?;
     git.workspace.reset_to(commit).await.context("the workspace could not be reset for the retry")?;
+    hopyard_runtime::failpoint!("executor.workspace.reset");
     git.record.head = commit.to_owned();
     Ok(())
 }
@@ -334,6 +341,7 @@ async fn hand_over(mirror: &Mirror, record: &Record, head: &str, branch: &str, b
     };
     // The branch lives in our mirror: it simply follows the work.
     mirror.point_branch(branch, head).await.context("the branch could not be set")?;
+    hopyard_runtime::failpoint!("executor.branch.set");
     if base == head {
         return Ok(result);
     }

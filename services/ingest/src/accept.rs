@@ -153,7 +153,9 @@ async fn hand_over(door: &Door, part: Arc<Submission>, bytes: usize, single: boo
         Unanswered::Nobody => true,
         Unanswered::Unknown(_) => false,
     };
+    hopyard_runtime::failpoint!("ingest.accept.before_publish");
     let published = door.bus.publish(&subject::cmd_accept(&part.namespace), None, None, encode(&*part)).await.stored().await;
+    hopyard_runtime::failpoint!("ingest.accept.published");
     match published {
         Ok(_) => Ok((ids.into_iter().map(Verdict::accepted).collect(), false)),
         Err(PublishError::Refused(error)) if nothing_sent => Err(Refusal::new(

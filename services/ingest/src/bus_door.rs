@@ -56,6 +56,7 @@ enum Step {
 
 /// One round: every message is prepared, then all are handed over at once so that they share calls.
 async fn round(door: &Door, batch: Vec<Delivery>) {
+    hopyard_runtime::failpoint!("ingest.cmd.taken");
     for delivery in &batch {
         door.commands.taken(delivery.sequence, delivery.stored_at);
     }
@@ -67,6 +68,7 @@ async fn round(door: &Door, batch: Vec<Delivery>) {
         .buffered(PREPARING)
         .collect()
         .await;
+    hopyard_runtime::failpoint!("ingest.cmd.prepared");
     futures::future::join_all(prepared.into_iter().map(|(delivery, step)| async move {
         let outcome = match step {
             Step::HandOver(submission) => hand_over(door, &delivery, submission).await,
@@ -80,7 +82,9 @@ async fn round(door: &Door, batch: Vec<Delivery>) {
         };
         match outcome {
             Ok(()) => {
+                hopyard_runtime::failpoint!("ingest.cmd.after_commit_before_ack");
                 delivery.ack().await;
+                hopyard_runtime::failpoint!("ingest.cmd.acked");
                 door.commands.settled(delivery.sequence);
             }
             Err(why) => {
@@ -254,6 +258,7 @@ async fn set_aside(door: &Door, delivery: &Delivery, code: &str, detail: &str) -
         .stored()
         .await
         .map_err(|e| format!("the dead letter could not be stored: {e}"))?;
+    hopyard_runtime::failpoint!("ingest.dead_letter.stored");
     dead_letters().with_label_values(&[stream, code]).inc();
     tracing::warn!(subject = delivery.subject, sequence = delivery.sequence, code, detail, "a command was set aside");
     Ok(())

@@ -34,6 +34,7 @@ pub enum Killed {
 /// As [`rpc::call`]; asking again is safe.
 pub async fn ask(door: &Door, namespace: &Name, run: RunId, by: &str, wanted: &CancelRequest) -> Result<KillReply, CallError> {
     let order = KillRun { namespace: namespace.clone(), run, by: by.to_owned(), reason: wanted.reason.clone(), force: wanted.force };
+    hopyard_runtime::failpoint!("ingest.cancel.before_rpc");
     rpc::call(&door.bus, Verb::Kill, &order).await
 }
 
@@ -51,6 +52,7 @@ pub async fn kill(door: &Door, namespace: &Name, run: RunId, by: &str, wanted: C
         Ok(KillReply::Unknown) => Killed::Unknown,
         Err(error) => by_bus(door, namespace, run, wanted, &error).await?,
     };
+    hopyard_runtime::failpoint!("ingest.cancel.answered");
     let label = match &outcome {
         Killed::Run(_) => "requested",
         Killed::Final(_) => "already_final",

@@ -107,6 +107,7 @@ async fn on_tickets<S: Scheduler>(sweeper: &Sweeper<S>, batch: Vec<Delivery>, dr
     if ids.is_empty() {
         return;
     }
+    hopyard_runtime::failpoint!("janitor.tickets.taken");
     let done = sweeper.pass(&Scope::Tickets(ids), drain).await;
     if let Err(error) = &done {
         tracing::warn!(error = format!("{error:#}"), "tickets have to wait");
@@ -121,6 +122,7 @@ async fn on_tickets<S: Scheduler>(sweeper: &Sweeper<S>, batch: Vec<Delivery>, dr
             delivery.later(AGAIN).await;
         } else {
             delivery.ack().await;
+            hopyard_runtime::failpoint!("janitor.tickets.acked");
         }
     }
 }

@@ -105,6 +105,7 @@ impl<S: Scheduler> Sweeper<S> {
         }
         let reply = self.scheduler.workspaces(self.names(&disk, &entries, scope)).await?;
         let reply = self.with_missing(reply, &disk, scope).await?;
+        hopyard_runtime::failpoint!("janitor.asked");
         let thorough = matches!(scope, Scope::Full | Scope::DryRun);
         let in_use = if thorough { self.in_use(&disk, &reply).await? } else { BTreeSet::new() };
         let mut report = Report { planned: policy::plan(&disk.workspaces, &reply, &in_use, self.max_age), ..Report::default() };
@@ -230,8 +231,11 @@ impl<S: Scheduler> Sweeper<S> {
             Some(mirror) => mirror.release(&planned.path, &planned.id).await?,
             None => self.mirrors.release_scratch(&planned.path).await?,
         };
+        hopyard_runtime::failpoint!("janitor.workspace.deleted");
         drop_record(&disk::record_file(&planned.path)).await;
+        hopyard_runtime::failpoint!("janitor.record.deleted");
         self.say_removed(&planned.id, bytes, planned.reason).await;
+        hopyard_runtime::failpoint!("janitor.removed.sent");
         Ok(Some(Removed { id: planned.id.clone(), path: Some(planned.path.clone()), bytes, reason: planned.reason }))
     }
 
@@ -253,11 +257,13 @@ impl<S: Scheduler> Sweeper<S> {
         let mut awaited: Vec<AttemptId> = Vec::new();
         for attempt in &order.lost {
             let saved = self.saver.save(attempt, work, disk.spool(&attempt.to_string())).await?;
+            hopyard_runtime::failpoint!("janitor.saved");
             tracing::info!(%attempt, workspace = order.id, snapshot = saved.snapshot, log_bytes = saved.log_bytes, "the work of a lost attempt is kept");
             if saved.snapshot.is_some() {
                 awaited.push(attempt.clone());
             }
             self.scheduler.report(Said::WorkspaceSaved(saved)).await?;
+            hopyard_runtime::failpoint!("janitor.saved.sent");
         }
         // An attempt without a commit stays in the list of lost ones; its report is stored, and that has to do.
         if awaited.is_empty() {

@@ -129,6 +129,7 @@ impl<E: Events> Lead<'_, E> {
     }
 
     fn on_batch(&mut self, batch: Vec<Delivery>) {
+        hopyard_runtime::failpoint!("metrics.events.taken");
         for delivery in batch {
             match self.ledger.place(delivery.sequence, delivery.deliveries == 1) {
                 Place::Expected => {}
@@ -147,6 +148,7 @@ impl<E: Events> Lead<'_, E> {
                     }
                 }
                 self.news = true;
+                hopyard_runtime::failpoint!("metrics.folded");
             }
             self.dirty = true;
             self.pending.push(delivery);
@@ -201,6 +203,7 @@ impl<E: Events> Lead<'_, E> {
                 return Ok(());
             }
         }
+        hopyard_runtime::failpoint!("metrics.database.read");
         self.behind = None;
         self.read = BootInstant::now();
         Ok(())
@@ -211,9 +214,11 @@ impl<E: Events> Lead<'_, E> {
         self.saved = BootInstant::now();
         match self.checkpoint.save(&self.ledger, true).await {
             Ok(true) => {
+                hopyard_runtime::failpoint!("metrics.checkpointed");
                 self.dirty = false;
                 for delivery in self.pending.drain(..) {
                     delivery.ack().await;
+                    hopyard_runtime::failpoint!("metrics.acked");
                 }
                 Ok(())
             }

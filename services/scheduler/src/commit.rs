@@ -190,6 +190,7 @@ impl Committer {
 
     async fn try_commit(&mut self, batch: &[Work], due: bool) -> Result<(), StoreError> {
         let began = BootInstant::now();
+        hopyard_runtime::failpoint!("scheduler.batch.taken");
         self.fleet.look_at_bus();
         let mut requests = Vec::with_capacity(batch.len());
         for work in batch {
@@ -198,6 +199,7 @@ impl Committer {
             requests.push(&work.request);
         }
         let published = self.follow_up.outbox().take_done();
+        let had_published = !published.is_empty();
         let mut committed = match transact(&self.desk(), &requests, due, published.clone()).await {
             Ok(committed) => committed,
             Err(error) => {
@@ -205,8 +207,13 @@ impl Committer {
                 return Err(error);
             }
         };
+        hopyard_runtime::failpoint!("scheduler.commit.after");
+        if had_published {
+            hopyard_runtime::failpoint!("outbox.deleted");
+        }
         instruments::commits().with_label_values(&["committed"]).inc();
         instruments::commit_seconds().with_label_values::<&str>(&[]).observe(began.elapsed().as_secs_f64());
+        hopyard_runtime::failpoint!("scheduler.reply.before");
         for (work, answered) in batch.iter().zip(std::mem::take(&mut committed.answers)) {
             count(&answered);
             match answered.faults.first() {
@@ -217,6 +224,7 @@ impl Committer {
                 _ => work.settle(answered.answer).await,
             }
         }
+        hopyard_runtime::failpoint!("scheduler.replies.sent");
         self.follow(committed).await;
         Ok(())
     }

@@ -63,6 +63,7 @@ pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox,
     let (drain, bus) = (ctx.tasks.draining().clone(), ctx.bus.clone());
     ctx.tasks.spawn("reports", async move {
         while let Some(batch) = drain.run_until_cancelled(reports.next()).await {
+            hopyard_runtime::failpoint!("scheduler.reports.taken");
             for delivery in batch {
                 match serde_json::from_slice::<Reports>(&delivery.body) {
                     Ok(body) => {
@@ -97,6 +98,7 @@ async fn on_put_definition(store: &dyn RunStore, incoming: &Incoming) {
         Ok(put) => store.put_definition(&put).await.map_err(|e| RpcError { code: "store_unavailable".to_owned(), detail: e.to_string() }),
         Err(error) => Err(error),
     };
+    hopyard_runtime::failpoint!("scheduler.definition.stored");
     incoming.answer(answer).await;
 }
 

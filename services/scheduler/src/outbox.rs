@@ -32,6 +32,7 @@ impl Outbox {
         let (bus, own, stop, tasks) = (ctx.bus.clone(), outbox.clone(), ctx.tasks.stopping().clone(), ctx.tasks.clone());
         ctx.tasks.spawn("outbox", async move {
             while let Some(Some((id, messages))) = stop.run_until_cancelled(queue.recv()).await {
+                hopyard_runtime::failpoint!("outbox.taken");
                 let sent = send(&bus, &messages).await;
                 // Acknowledgements are awaited beside the next row, so that many are under way.
                 let own = own.clone();
@@ -41,6 +42,7 @@ impl Outbox {
                         outcome = outcome.and(publishing.stored().await.map(drop));
                     }
                     if outcome.is_ok() {
+                        hopyard_runtime::failpoint!("outbox.published");
                         own.done.lock().unwrap_or_else(PoisonError::into_inner).push(id);
                     }
                     own.under_way.fetch_sub(1, Ordering::Relaxed);
@@ -72,6 +74,7 @@ impl Outbox {
             for publishing in send(bus, &row.messages).await {
                 publishing.stored().await?;
             }
+            hopyard_runtime::failpoint!("outbox.swept");
             self.done.lock().unwrap_or_else(PoisonError::into_inner).push(row.id);
             self.swept.notify_one();
         }

@@ -57,6 +57,7 @@ pub(crate) fn start(ctx: &Context, store: Arc<dyn RunStore>, presence: Presence,
                     None => follow_up::ring(&bus, &presence, &entry.pool, entry.count).await,
                 }
             }
+            hopyard_runtime::failpoint!("scheduler.probe.rang");
             // Workspaces that may go are told again now and then: a ticket may have been lost with the bus.
             if rounds.is_multiple_of(30) {
                 for row in store.workspaces(None, WorkspaceStatus::Reclaimable, 200).await.unwrap_or_default() {

@@ -95,6 +95,7 @@ pub struct Fault {
 /// When the store fails; then it is unknown whether the commit happened.
 pub async fn transact(desk: &Desk<'_>, batch: &[&Request], due: bool, published: Vec<i64>) -> Result<Committed, StoreError> {
     let mut round = Round::open(desk).await?;
+    hopyard_runtime::failpoint!("scheduler.transaction.begun");
     let mut named = BTreeSet::new();
     for request in batch {
         apply::named_runs(request, &mut named);
@@ -102,6 +103,7 @@ pub async fn transact(desk: &Desk<'_>, batch: &[&Request], due: bool, published:
     // Locked before anything else, and before the clock is read.
     round.know(named).await?;
     round.now = round.tx.now().await?;
+    hopyard_runtime::failpoint!("scheduler.runs.locked");
     let mut answers = Vec::with_capacity(batch.len());
     for request in batch {
         let answer = round.apply(request).await?;
@@ -109,7 +111,9 @@ pub async fn transact(desk: &Desk<'_>, batch: &[&Request], due: bool, published:
     }
     if due {
         round.look_at_clock().await?;
+        hopyard_runtime::failpoint!("scheduler.timers.looked");
     }
+    hopyard_runtime::failpoint!("scheduler.inputs.decided");
     round.commit(answers, published).await
 }
 
@@ -218,6 +222,7 @@ impl<'a> Round<'a> {
         if !self.writes.is_empty() {
             self.tx.write(&self.writes).await?;
         }
+        hopyard_runtime::failpoint!("scheduler.commit.before");
         // Committed even when nothing was written: that gives the locks back at once.
         self.tx.commit().await?;
         Ok(Committed { answers, writes: self.writes, effects: self.effects, faults: self.faults })

@@ -9,6 +9,7 @@ pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod consume;
+pub mod failpoint;
 pub mod follow;
 pub mod instruments;
 pub mod presence;

@@ -71,6 +71,8 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     telemetry::init(&config.text("LOG", "info"));
+    #[cfg(debug_assertions)]
+    crate::failpoint::check()?;
     let id = config.id(service)?;
     let host = config.host()?;
     for name in &config.unknown {

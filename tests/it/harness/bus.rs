@@ -1,6 +1,7 @@
 //! A plain NATS client on a TCP connection, as somebody without any library of ours would write it.
 
 use std::collections::VecDeque;
+use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -40,40 +41,50 @@ pub struct Bus {
 impl Bus {
     /// Connects.
     pub async fn connect(addr: SocketAddr) -> Self {
-        let mut stream = BufReader::new(TcpStream::connect(addr).await.expect("nats-server listens"));
-        let mut info = String::new();
-        stream.read_line(&mut info).await.expect("nats-server greets");
-        assert!(info.starts_with("INFO "), "{info}");
-        let mut bus = Self { stream, waiting: VecDeque::new(), subscriptions: 0 };
-        bus.write(b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\n").await;
-        bus.flush().await;
-        bus
+        Self::open(addr).await.expect("nats-server listens")
     }
 
-    async fn write(&mut self, bytes: &[u8]) {
-        self.stream.get_mut().write_all(bytes).await.expect("nats-server reads");
+    /// As [`Bus::connect`], where it may fail.
+    ///
+    /// # Errors
+    /// When nobody listens, or it is no nats-server.
+    pub async fn open(addr: SocketAddr) -> Result<Self> {
+        let mut stream = BufReader::new(TcpStream::connect(addr).await?);
+        let mut info = String::new();
+        stream.read_line(&mut info).await?;
+        if !info.starts_with("INFO ") {
+            return Err(Error::other(format!("no greeting of a nats-server: {info}")));
+        }
+        let mut bus = Self { stream, waiting: VecDeque::new(), subscriptions: 0 };
+        bus.write(b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\n").await?;
+        bus.seen().await?;
+        Ok(bus)
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream.get_mut().write_all(bytes).await
     }
 
     /// Returns when the server has seen everything so far.
-    pub async fn flush(&mut self) {
-        self.write(b"PING\r\n").await;
-        while let Some(line) = self.step().await {
-            if line == "PONG" {
-                return;
-            }
-        }
-        panic!("nats-server is gone");
+    async fn seen(&mut self) -> Result<()> {
+        self.write(b"PING\r\n").await?;
+        while self.step().await? != "PONG" {}
+        Ok(())
     }
 
     /// Subscribes; returns when messages from now on arrive.
     pub async fn subscribe(&mut self, subject: &str) {
-        self.subscriptions += 1;
-        let line = format!("SUB {subject} {}\r\n", self.subscriptions);
-        self.write(line.as_bytes()).await;
-        self.flush().await;
+        self.listen(subject).await.expect("nats-server answers");
     }
 
-    async fn publish_to(&mut self, subject: &str, reply: &str, headers: &[(&str, &str)], body: &[u8]) {
+    async fn listen(&mut self, subject: &str) -> Result<()> {
+        self.subscriptions += 1;
+        let line = format!("SUB {subject} {}\r\n", self.subscriptions);
+        self.write(line.as_bytes()).await?;
+        self.seen().await
+    }
+
+    async fn publish_to(&mut self, subject: &str, reply: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<()> {
         let mut bytes = if headers.is_empty() {
             format!("PUB {subject} {reply} {}\r\n", body.len()).into_bytes()
         } else {
@@ -84,15 +95,24 @@ impl Bus {
         };
         bytes.extend(body);
         bytes.extend(b"\r\n");
-        self.write(&bytes).await;
+        self.write(&bytes).await
     }
 
     /// Sends a request and waits for its answer; with no one listening, the answer is empty and its headers say so.
     pub async fn request(&mut self, subject: &str, headers: &[(&str, &str)], body: &[u8]) -> Message {
+        let answer = tokio::time::timeout(LIMIT, self.ask(subject, headers, body)).await.expect("an answer within 30 s");
+        answer.unwrap_or_else(|e| panic!("{subject}: {e}"))
+    }
+
+    /// As [`Bus::request`], where it may fail.
+    ///
+    /// # Errors
+    /// When the connection ends.
+    pub async fn ask(&mut self, subject: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Message> {
         let inbox = format!("_INBOX.{}", uuid());
-        self.subscribe(&inbox).await;
-        self.publish_to(subject, &inbox, headers, body).await;
-        self.next_on(|s| s == inbox).await
+        self.listen(&inbox).await?;
+        self.publish_to(subject, &inbox, headers, body).await?;
+        self.arrived(|s| s == inbox).await
     }
 
     /// Publishes into a stream and returns the sequence it got.
@@ -103,39 +123,41 @@ impl Bus {
 
     /// The next message whose subject fits; others wait for their own turn.
     pub async fn next_on(&mut self, fits: impl Fn(&str) -> bool) -> Message {
+        tokio::time::timeout(LIMIT, self.arrived(fits)).await.expect("a message within 30 s").expect("nats-server is gone")
+    }
+
+    async fn arrived(&mut self, fits: impl Fn(&str) -> bool) -> Result<Message> {
         if let Some(at) = self.waiting.iter().position(|m| fits(&m.subject)) {
-            return self.waiting.remove(at).expect("it was just found");
+            return Ok(self.waiting.remove(at).expect("it was just found"));
         }
-        let search = async {
-            loop {
-                let before = self.waiting.len();
-                self.step().await.expect("nats-server is gone");
-                if self.waiting.len() > before && fits(&self.waiting[before].subject) {
-                    return self.waiting.remove(before).expect("it was just added");
-                }
+        loop {
+            let before = self.waiting.len();
+            self.step().await?;
+            if self.waiting.len() > before && fits(&self.waiting[before].subject) {
+                return Ok(self.waiting.remove(before).expect("it was just added"));
             }
-        };
-        tokio::time::timeout(LIMIT, search).await.expect("a message within 30 s")
+        }
     }
 
     /// Reads one protocol line; messages go to those that wait.
-    async fn step(&mut self) -> Option<String> {
+    async fn step(&mut self) -> Result<String> {
         let mut line = String::new();
-        if self.stream.read_line(&mut line).await.ok()? == 0 {
-            return None;
+        if self.stream.read_line(&mut line).await? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
+        let size =
+            |word: Option<&&str>| word.and_then(|w| w.parse::<usize>().ok()).ok_or_else(|| Error::other("a message without its size"));
         let line = line.trim_end().to_owned();
         let words: Vec<&str> = line.split(' ').filter(|w| !w.is_empty()).collect();
         match words.as_slice() {
-            ["PING"] => self.write(b"PONG\r\n").await,
+            ["PING"] => self.write(b"PONG\r\n").await?,
             ["MSG", subject, _, rest @ ..] => {
-                let total: usize = rest.last()?.parse().ok()?;
+                let total = size(rest.last())?;
                 let body = self.payload(total).await?;
                 self.waiting.push_back(Message { subject: (*subject).to_owned(), headers: String::new(), body });
             }
             ["HMSG", subject, _, rest @ ..] => {
-                let [.., head, total] = rest else { return None };
-                let (head, total): (usize, usize) = (head.parse().ok()?, total.parse().ok()?);
+                let (head, total) = (size(rest.iter().rev().nth(1))?, size(rest.last())?);
                 let mut all = self.payload(total).await?;
                 let body = all.split_off(head);
                 self.waiting.push_back(Message {
@@ -144,21 +166,21 @@ impl Bus {
                     body,
                 });
             }
-            ["-ERR", ..] => panic!("nats-server refuses: {line}"),
+            ["-ERR", ..] => return Err(Error::other(format!("nats-server refuses: {line}"))),
             _ => {}
         }
-        Some(line)
+        Ok(line)
     }
 
-    async fn payload(&mut self, length: usize) -> Option<Vec<u8>> {
+    async fn payload(&mut self, length: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; length + 2];
-        self.stream.read_exact(&mut bytes).await.ok()?;
+        self.stream.read_exact(&mut bytes).await?;
         bytes.truncate(length);
-        Some(bytes)
+        Ok(bytes)
     }
 
     /// Messages that a durable consumer has not settled: waiting and under way. An error while there is no such consumer.
-    pub async fn unsettled(&mut self, stream: &str, durable: &str) -> Result<u64, String> {
+    pub async fn unsettled(&mut self, stream: &str, durable: &str) -> std::result::Result<u64, String> {
         let info = self.request(&format!("$JS.API.CONSUMER.INFO.{stream}.{durable}"), &[], b"").await.json();
         match (info["num_pending"].as_u64(), info["num_ack_pending"].as_u64()) {
             (Some(waiting), Some(under_way)) => Ok(waiting + under_way),

@@ -177,15 +177,25 @@ pub struct Frames {
 impl Frames {
     /// Opens a stream, after `last` if there is one.
     pub async fn open(addr: SocketAddr, path: &str, last: Option<&str>) -> Self {
-        let (reader, mut writer) = TcpStream::connect(addr).await.expect("the API listens").into_split();
+        Self::connect(addr, path, last).await.unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    /// As [`Frames::open`], where it may fail.
+    ///
+    /// # Errors
+    /// When nobody listens, or the answer is none of a stream.
+    pub async fn connect(addr: SocketAddr, path: &str, last: Option<&str>) -> std::io::Result<Self> {
+        let (reader, mut writer) = TcpStream::connect(addr).await?.into_split();
         let resume = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         let head = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nAccept: text/event-stream\r\n{resume}\r\n");
-        writer.write_all(head.as_bytes()).await.expect("the API reads");
+        writer.write_all(head.as_bytes()).await?;
         // The half for writing stays open for as long as the reader does.
         writer.forget();
-        let body = Body::open(reader).await.expect("the stream has a head");
-        assert_eq!(body.status, 200, "{path}");
-        Self { body, text: Vec::new() }
+        let body = Body::open(reader).await?;
+        if body.status != 200 {
+            return Err(std::io::Error::other(format!("status {}", body.status)));
+        }
+        Ok(Self { body, text: Vec::new() })
     }
 
     /// The next event; `None` when the stream ends. Comments are passed over.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use hopyard::servers::{Launch, Spawner, Streams, end, process_env};
@@ -53,6 +54,28 @@ impl Process {
     /// Its API.
     pub fn http(&self) -> SocketAddr {
         self.http.unwrap_or_else(|| panic!("{} has no API, or has not been started", self.name))
+    }
+
+    /// A further variable of its environment, from the next start on; it stands above what was given before.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.env.retain(|(other, _)| other != name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Keeps the addresses that it has, so that it is found there after every start.
+    pub fn keep_addresses(&mut self) {
+        for (name, addr) in [("HOPYARD_ADMIN_ADDR", self.admin), ("HOPYARD_HTTP_ADDR", self.http)] {
+            if let Some(addr) = addr {
+                self.set(name, &addr.to_string());
+            }
+        }
+    }
+
+    /// How it ended, if it has ended by itself; it may be started again then.
+    pub fn gone(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().ok()??;
+        self.child = None;
+        Some(status)
     }
 
     /// Starts the process; it may not be ready yet.

@@ -81,6 +81,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> io::Result<()> {
         // The executor let go before it said what to run: nothing was started, so nothing is left to tell.
         return Ok(());
     };
+    hopyard_runtime::failpoint!("shim.told");
     let mut spool = SpoolWriter::open(&places.dir.join(SPOOL_FILE), spec.limits.log_cap_bytes)?;
     let ladder = asked_before_start(&mut link, &spec);
     let mut facts = if let Some(cause) = ladder.cause() {
@@ -88,7 +89,9 @@ fn run(args: impl IntoIterator<Item = OsString>) -> io::Result<()> {
     } else {
         match start::start(&spec, places.cgroup.as_deref()) {
             Ok(running) => {
+                hopyard_runtime::failpoint!("shim.spawned");
                 link.send(&Report::Started { pid: running.pid.as_raw() });
+                hopyard_runtime::failpoint!("shim.started.sent");
                 let watch = Watch::new(spec, running, &mut link, signals, &mut spool, ladder)?;
                 watch.run()
             }
@@ -98,6 +101,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> io::Result<()> {
             }
         }
     };
+    hopyard_runtime::failpoint!("shim.tree.gone");
     let totals = spool.finish();
     facts.log_bytes = totals.bytes;
     facts.log_dropped_bytes = totals.dropped;
@@ -105,6 +109,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> io::Result<()> {
     facts.log_error = totals.error;
     facts.finished_at = chrono::Utc::now();
     exit::write(&places.dir.join(EXIT_FILE), &facts)?;
+    hopyard_runtime::failpoint!("shim.exit.written");
     link.finish(&Report::Exited(Box::new(facts)));
     Ok(())
 }

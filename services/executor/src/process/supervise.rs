@@ -100,6 +100,7 @@ fn spawn_shim(spec: &ProcessSpec, control: OwnedFd) -> io::Result<Child> {
     }
     command
         .env_clear()
+        .envs(hopyard_runtime::failpoint::handed_down())
         // A directory that is never removed; the spool directory is given as an absolute path.
         .current_dir("/")
         .stdin(Stdio::from(control))

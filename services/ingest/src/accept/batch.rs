@@ -140,8 +140,10 @@ async fn join_for_ever(bus: Bus, tasks: Tasks, mut waiting: mpsc::Receiver<Waiti
 
 async fn call(bus: &Bus, batch: &[Waiting]) -> Vec<Result<Vec<Verdict>, Unanswered>> {
     let request = Accept { submissions: batch.iter().map(|w| &*w.submission).collect() };
+    hopyard_runtime::failpoint!("ingest.accept.before_rpc");
     let error = match rpc::call::<_, AcceptReply>(bus, Verb::Accept, &request).await {
         Ok(reply) if reply.submissions.len() == batch.len() => {
+            hopyard_runtime::failpoint!("ingest.accept.answered");
             accepts().with_label_values(&["answered"]).inc();
             return reply.submissions.into_iter().map(Ok).collect();
         }

@@ -112,7 +112,9 @@ impl Definitions {
             register: false,
             if_match: None,
         };
+        hopyard_runtime::failpoint!("ingest.definition.before_rpc");
         put_definition(bus, &put).await.map_err(Unresolved::Unavailable)?;
+        hopyard_runtime::failpoint!("ingest.definition.stored");
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         if stored.len() >= KEPT {
             stored.clear();

@@ -44,7 +44,9 @@ pub async fn immediate(door: Door) -> anyhow::Result<()> {
         let place = places.clone().acquire_owned().await?;
         let own = door.clone();
         door.tasks.spawn_part("api-submit", async move {
-            match on_submit(&own, &received).await {
+            let answer = on_submit(&own, &received).await;
+            hopyard_runtime::failpoint!("ingest.api.before_reply");
+            match answer {
                 Ok(answer) => received.reply(&answer).await,
                 Err(refusal) => {
                     let problem = Problem { request_id: Uuid::now_v7().to_string(), ..*refusal.0 };

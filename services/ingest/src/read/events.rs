@@ -125,6 +125,7 @@ impl Tail {
                     return Ok(false);
                 }
             };
+            hopyard_runtime::failpoint!("ingest.events.page_read");
             if self.apply(sink, &events).await? == Applied::End || events.len() < READ as usize {
                 return Ok(true);
             }

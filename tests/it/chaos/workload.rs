@@ -1,0 +1,117 @@
+//! The work that clients submit: short steps of many kinds, each of which says that it ran.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::dice::Dice;
+
+/// Where runs find what they need.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Directory that steps may write to, outside of all workspaces.
+    pub dir: PathBuf,
+    /// A repository.
+    pub repo: PathBuf,
+}
+
+/// A kind of run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One step that ends at once.
+    Short,
+    /// Two steps, one after the other, with an output.
+    Chain,
+    /// A step that fails.
+    Failing,
+    /// A step that fails the first time.
+    Retried,
+    /// A step that takes a while, for those who cancel.
+    Long,
+    /// Work on a repository that becomes a branch.
+    Repository,
+    /// As [`Kind::Repository`], with a second try after the first has left something behind.
+    RepositoryRetried,
+    /// As [`Kind::Repository`], pushed at the end.
+    Pushed,
+    /// In the persistent workspace of a session.
+    Session,
+}
+
+/// Kinds by how often they come: most runs are short.
+const MIX: &[(Kind, usize)] = &[
+    (Kind::Short, 50),
+    (Kind::Chain, 10),
+    (Kind::Failing, 6),
+    (Kind::Retried, 6),
+    (Kind::Long, 12),
+    (Kind::Repository, 8),
+    (Kind::RepositoryRetried, 3),
+    (Kind::Pushed, 3),
+    (Kind::Session, 2),
+];
+
+impl Kind {
+    /// A kind by chance.
+    pub fn draw(dice: &mut Dice) -> Self {
+        let mut at = dice.below(MIX.iter().map(|(_, weight)| weight).sum());
+        for (kind, weight) in MIX {
+            if at < *weight {
+                return *kind;
+            }
+            at -= weight;
+        }
+        Self::Short
+    }
+
+    /// A submission of this kind, labelled with its operation.
+    pub fn request(self, dice: &mut Dice, places: &Places, op: &str) -> Value {
+        let ran = marked(&places.dir);
+        let once_failing = "case $HOPYARD_ATTEMPT in *.1) exit 3;; esac";
+        let retry = json!({ "max_attempts": 6, "backoff": { "initial": "100ms", "max": "1s" } });
+        let write = format!("{ran}\necho $HOPYARD_ATTEMPT >> file.$(({} % 4))", dice.below(4));
+        let steps = match self {
+            Self::Short => json!([{ "id": "main", "shell": ran }]),
+            Self::Chain => json!([
+                { "id": "one", "shell": format!("{}\necho made=$HOPYARD_ATTEMPT >> $HOPYARD_OUTPUT", alone(&places.dir)) },
+                { "id": "two", "needs": ["one"], "shell": alone(&places.dir), "env": { "MADE": "${{ steps.one.outputs.made }}" } },
+            ]),
+            Self::Failing => json!([{ "id": "main", "shell": format!("{ran}\nexit 3") }]),
+            Self::Retried => json!([{ "id": "main", "shell": format!("{ran}\n{once_failing}"), "retry": retry }]),
+            Self::Long => json!([{ "id": "main", "shell": format!("{}\nsleep {}", alone(&places.dir), 1 + dice.below(4)) }]),
+            Self::Repository | Self::Pushed | Self::Session => json!([{ "id": "main", "shell": write }]),
+            Self::RepositoryRetried => json!([{ "id": "main", "shell": format!("{write}\n{once_failing}"), "retry": retry }]),
+        };
+        // A few names, so that definitions are both new and known to a door.
+        let name = format!("chaos-{}", dice.below(6));
+        let mut definition = json!({ "version": 1, "name": name, "steps": steps });
+        let mut request = json!({ "labels": { "op": op, "kind": format!("{self:?}") } });
+        match self {
+            Self::Repository | Self::RepositoryRetried | Self::Pushed | Self::Session => {
+                request["repo"] = json!({ "url": places.repo.display().to_string() });
+            }
+            _ => definition["workspace"] = json!({ "mode": "none" }),
+        }
+        match self {
+            Self::Pushed => definition["result"] = json!({ "push": true }),
+            Self::Session => {
+                definition["workspace"] = json!({ "mode": "persistent" });
+                request["session"] = json!(format!("session-{}", dice.below(3)));
+            }
+            _ => {}
+        }
+        request["definition"] = definition;
+        request
+    }
+}
+
+/// A script that says that its attempt ran.
+fn marked(dir: &Path) -> String {
+    format!("echo $HOPYARD_ATTEMPT >> {}/ran", dir.display())
+}
+
+/// As [`marked`], and it notices another process of its step.
+fn alone(dir: &Path) -> String {
+    let place = dir.display();
+    format!("exec 9> {place}/locks/$HOPYARD_RUN_ID.$HOPYARD_STEP\nflock -n 9 || echo $HOPYARD_ATTEMPT >> {place}/overlaps\n{}", marked(dir))
+}
