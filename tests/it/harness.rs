@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 pub mod api;
 pub mod bus;
+pub mod gauges;
 pub mod http;
 pub mod leftovers;
 pub mod postgres;

@@ -16,6 +16,7 @@ mod examples;
 mod kills;
 mod logs;
 mod operating;
+mod overload;
 mod runs;
 mod store;
 mod surfaces;

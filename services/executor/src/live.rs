@@ -63,7 +63,8 @@ impl Live {
         let state = State {
             attempts: HashMap::new(),
             killed: HashMap::new(),
-            claimed: None,
+            // Whoever has just started has not failed to claim.
+            claimed: Some(BootInstant::now()),
             lease: Duration::from_secs(20),
             renew: Duration::from_secs(5),
         };

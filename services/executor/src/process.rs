@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 pub use exit::{ExitFacts, ExitKind};
@@ -35,6 +36,7 @@ pub use supervise::Supervision;
 
 use control::Command;
 use hopyard_contract::log::frame::Piece;
+use hopyard_runtime::bounds;
 use hopyard_runtime::clock::BootInstant;
 
 /// Name of the merged log in the spool directory.
@@ -46,6 +48,9 @@ pub const SHIM_ERRORS: &str = "shim.err";
 /// The subcommand that the executable hands to [`shim_main`].
 pub const SHIM_COMMAND: &str = "step-shim";
 
+/// Words to a shim that wait to be written: it is given 30 s to read one, in which a few renewals come.
+const COMMANDS: usize = 64;
+
 /// A handle on the process of one attempt; clones name the same process.
 ///
 /// When the last handle is dropped, the control socket closes and the shim ends the tree.
@@ -53,7 +58,7 @@ pub const SHIM_COMMAND: &str = "step-shim";
 pub struct StepProcess {
     attempt: Arc<str>,
     spool: PathBuf,
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::Sender<Command>,
     state: watch::Receiver<State>,
 }
 
@@ -81,7 +86,7 @@ impl StepProcess {
     pub fn spawn(spec: ProcessSpec) -> anyhow::Result<(Self, Supervision)> {
         let attempt: Arc<str> = spec.step.attempt.as_str().into();
         let spool = spec.dir.join(SPOOL_FILE);
-        let (commands, inbox) = mpsc::unbounded_channel();
+        let (commands, inbox) = mpsc::channel(COMMANDS);
         let (publish, state) = watch::channel(State::default());
         let supervision = Supervision::start(spec, inbox, publish).with_context(|| format!("start the shim of attempt {attempt}"))?;
         Ok((Self { attempt, spool, commands, state }, supervision))
@@ -148,9 +153,12 @@ impl StepProcess {
     }
 
     fn tell(&self, command: Command) {
-        // A closed inbox means that the process has ended: nothing is left to renew or to kill.
-        if self.commands.send(command).is_err() {
-            tracing::debug!(attempt = %self.attempt, "the process has already ended");
+        match self.commands.try_send(command) {
+            Ok(()) => {}
+            // Nothing is left to renew or to kill.
+            Err(TrySendError::Closed(_)) => tracing::debug!(attempt = %self.attempt, "the process has already ended"),
+            // The shim has read nothing for so long that it is about to be killed, and its tree with it.
+            Err(TrySendError::Full(_)) => bounds::overflow("step-commands"),
         }
     }
 }

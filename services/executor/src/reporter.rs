@@ -6,7 +6,7 @@ use std::time::Duration;
 use hopyard_contract::message::{MESSAGE_VERSION, Report, Reports};
 use hopyard_contract::{Name, subject};
 use hopyard_runtime::bus::encode;
-use hopyard_runtime::{Bus, Context};
+use hopyard_runtime::{Bus, Context, bounds};
 use tokio::sync::{Notify, mpsc};
 
 /// Most reports of one message.
@@ -22,7 +22,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// Starts to publish.
     pub(crate) fn start(ctx: &Context) -> Self {
-        let (reports, mut queue) = mpsc::channel::<Report>(1024);
+        let (reports, mut queue) = bounds::channel::<Report>("reports", 1024);
         let (bus, id, stop) = (ctx.bus.clone(), ctx.id.clone(), ctx.tasks.stopping().clone());
         ctx.tasks.spawn("reports", async move {
             while let Some(Some(first)) = stop.run_until_cancelled(queue.recv()).await {

@@ -69,8 +69,9 @@ pub struct Decided {
 ///
 /// # Errors
 /// 503 `overloaded` or `not_accepted` when surely nothing was sent, else `outcome_unknown`.
-pub async fn submit(door: &Door, prepared: Prepared) -> Result<Decided, Refusal> {
+pub async fn submit(door: &Door, through: &'static str, prepared: Prepared) -> Result<Decided, Refusal> {
     let Prepared { submission, sizes, pools } = prepared;
+    door.admission.admit_pools(through, &pools)?;
     let single = submission.items.len() == 1;
     let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(submission.items.len());
     let mut parts: Vec<(Vec<usize>, Vec<SubmissionItem>, usize)> = Vec::new();
@@ -115,7 +116,9 @@ pub async fn submit(door: &Door, prepared: Prepared) -> Result<Decided, Refusal>
             "no scheduler answered in time; the bus keeps the submission until one is back (`hopyard scheduler`)".to_owned(),
         ));
     }
-    if verdicts.iter().any(|v| v.status == VerdictStatus::Accepted) {
+    let accepted = verdicts.iter().filter(|v| v.status == VerdictStatus::Accepted).count();
+    if accepted > 0 {
+        door.admission.taken(namespace, accepted);
         warnings.extend(missing_executors(door, &pools));
     }
     Ok(Decided { verdicts, committed, warnings })

@@ -138,7 +138,13 @@ fn done(outcome: Result<(), String>) -> Step {
 }
 
 /// A submission whose answer is a receipt.
+///
+/// It is not refused for load: the consumer takes what the schedulers can commit, and the rest waits in its stream, which
+/// refuses more once it is full.
 async fn on_submit(door: &Door, delivery: &Delivery, namespace: Name) -> Step {
+    if let Some(closed) = door.admission.closed() {
+        return refused(delivery, namespace, vec![closed]);
+    }
     let origin = Origin {
         door: "cmd",
         namespace,

@@ -13,7 +13,9 @@ use hopyard_store::read::Reader;
 
 use crate::accept::batch::Batcher;
 use crate::accept::definition::Definitions;
+use crate::admission::Admission;
 use crate::health::Commands;
+use crate::read::streams::Streams;
 
 /// Shared by all requests of a process; cheap to clone.
 #[derive(Clone)]
@@ -40,4 +42,8 @@ pub struct Door {
     pub definitions: Definitions,
     /// How the command stream is getting on.
     pub commands: Commands,
+    /// Places for open streams.
+    pub streams: Streams,
+    /// Which submissions are taken.
+    pub admission: Admission,
 }

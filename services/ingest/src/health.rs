@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use hopyard_contract::topology;
 use hopyard_contract::view::{ComponentHealth, Health};
 use hopyard_runtime::clock::BootInstant;
+use hopyard_runtime::topology::Backlog;
 
 use crate::door::Door;
 
@@ -16,6 +17,8 @@ const OUTBOX_MS: u64 = 5_000;
 const OLDEST_COMMAND: Duration = Duration::from_secs(10);
 const EXECUTOR: Duration = Duration::from_secs(15);
 const CLAIM: Duration = Duration::from_secs(45);
+/// Messages that are remembered as taken and not settled.
+const OPEN: usize = 4096;
 /// Time between looks at the command stream.
 const PROBE: Duration = Duration::from_secs(2);
 
@@ -46,7 +49,12 @@ impl Commands {
 
     /// A message was taken, perhaps not for the first time.
     pub fn taken(&self, sequence: u64, stored_at: DateTime<Utc>) {
-        self.state().open.insert(sequence, stored_at);
+        let mut state = self.state();
+        state.open.insert(sequence, stored_at);
+        // The oldest count for health, and a door has fewer under way.
+        if state.open.len() > OPEN {
+            state.open.pop_last();
+        }
     }
 
     /// A message was settled for good.
@@ -56,9 +64,9 @@ impl Commands {
         state.settled += 1;
     }
 
-    fn probed(&self, backlog: Result<u64, String>) {
+    fn probed(&self, backlog: Result<Backlog, String>) {
         let mut state = self.state();
-        let backlog = match backlog {
+        let Backlog { open: backlog, floor } = match backlog {
             Ok(backlog) => backlog,
             Err(error) => {
                 state.error = Some(error);
@@ -66,6 +74,8 @@ impl Commands {
             }
         };
         state.error = None;
+        // Everything up to the floor is settled, by whatever door; a stream that was made again starts below it.
+        state.open.retain(|sequence, _| *sequence > floor);
         if backlog == 0 {
             // Another door may have settled what was put back here.
             state.open.clear();
@@ -123,6 +133,7 @@ pub async fn health(door: &Door) -> Health {
     };
     components.insert("scheduler".to_owned(), scheduler);
     components.insert("commands".to_owned(), door.commands.health());
+    components.insert("intake".to_owned(), door.admission.health());
     let (store, outbox) = match door.reader.outbox_age_ms().await {
         Ok(age) if age < OUTBOX_MS => (ComponentHealth::ok(), ComponentHealth::ok()),
         Ok(age) => {
@@ -169,21 +180,25 @@ async fn pools(door: &Door) -> ComponentHealth {
 mod tests {
     use super::*;
 
+    fn waiting(open: u64, floor: u64) -> Result<Backlog, String> {
+        Ok(Backlog { open, floor })
+    }
+
     #[test]
     fn a_backlog_is_late_only_when_nothing_gets_ahead() {
         let commands = Commands::default();
         assert_eq!(commands.health().status, "ok");
         commands.taken(7, Utc::now() - chrono::TimeDelta::seconds(11));
-        commands.probed(Ok(3));
+        commands.probed(waiting(3, 0));
         let health = commands.health();
         assert_eq!((health.status.as_str(), health.code.as_deref()), ("degraded", Some("commands_waiting")));
         assert!(health.text.is_some_and(|t| t.starts_with("3 submissions")));
         commands.settled(7);
-        commands.probed(Ok(2));
+        commands.probed(waiting(2, 0));
         assert_eq!(commands.health().status, "ok");
         commands.probed(Err("gone".to_owned()));
         assert_eq!(commands.health().code.as_deref(), Some("bus_unavailable"));
-        commands.probed(Ok(0));
+        commands.probed(waiting(0, 0));
         assert_eq!(commands.health().status, "ok");
     }
 
@@ -191,7 +206,28 @@ mod tests {
     fn what_another_door_settled_is_forgotten() {
         let commands = Commands::default();
         commands.taken(1, Utc::now() - chrono::TimeDelta::seconds(60));
-        commands.probed(Ok(0));
+        commands.probed(waiting(0, 0));
         assert_eq!(commands.health().status, "ok");
+    }
+
+    #[test]
+    fn under_steady_load_too_what_another_door_settled_is_forgotten() {
+        let commands = Commands::default();
+        // Put back here and settled elsewhere, while there is always something waiting.
+        commands.taken(5, Utc::now() - chrono::TimeDelta::seconds(60));
+        commands.probed(waiting(9, 4));
+        assert_eq!(commands.health().code.as_deref(), Some("commands_waiting"));
+        commands.probed(waiting(8, 5));
+        assert_eq!(commands.health().status, "ok");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_holds_the_oldest() {
+        let commands = Commands::default();
+        for sequence in 1..=2 * OPEN as u64 {
+            commands.taken(sequence, Utc::now());
+        }
+        let state = commands.state();
+        assert_eq!((state.open.len(), state.open.keys().next()), (OPEN, Some(&1)));
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use hopyard_runtime::instruments::{counter, seconds};
-use prometheus::{HistogramVec, IntCounterVec};
+use hopyard_runtime::instruments::{counter, gauge, seconds};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
 /// Requests by method, route and status.
 pub fn requests() -> &'static IntCounterVec {
@@ -52,4 +52,24 @@ pub fn dead_letters_handled() -> &'static IntCounterVec {
 pub fn accepts() -> &'static IntCounterVec {
     static CELL: OnceLock<IntCounterVec> = OnceLock::new();
     CELL.get_or_init(|| counter("hopyard_accept_calls_total", "Hand-overs of submissions to the schedulers, by outcome.", &["outcome"]))
+}
+
+/// Whether submissions are taken at all.
+pub fn intake_open() -> &'static IntGaugeVec {
+    static CELL: OnceLock<IntGaugeVec> = OnceLock::new();
+    CELL.get_or_init(|| gauge("hopyard_intake_open", "1 while submissions are taken, 0 while HOPYARD_INTAKE is off.", &[]))
+}
+
+/// Submissions that were refused before they were looked at.
+pub fn refused() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_submissions_refused_total", "Submissions that admission refused.", &["door", "code"]))
+}
+
+/// What admission judges load by.
+pub fn pressure() -> &'static IntGaugeVec {
+    static CELL: OnceLock<IntGaugeVec> = OnceLock::new();
+    CELL.get_or_init(|| {
+        gauge("hopyard_intake_pressure", "What load is judged by: ages and waits in ms, nearly full volumes by number.", &["signal"])
+    })
 }

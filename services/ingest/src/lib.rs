@@ -3,6 +3,7 @@
 //! It checks what comes in, hands it to the schedulers and answers only what is committed; it reads the state of runs and
 //! *never* writes it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,15 +11,20 @@ use hopyard_blobs::Blobs;
 use hopyard_contract::topology;
 use hopyard_contract::view::ComponentHealth;
 use hopyard_runtime::Context;
+use hopyard_runtime::backoff::around;
 use hopyard_runtime::consume::Consumer;
 use hopyard_runtime::presence::{self, Presence};
 use hopyard_store::Store;
 use tokio::net::TcpListener;
 
 use crate::accept::batch::Batcher;
+use crate::admission::Admission;
 use crate::door::Door;
+use crate::http::serve::Limits;
+use crate::read::streams::Streams;
 
 pub mod accept;
+pub mod admission;
 pub mod bus_door;
 pub mod dead_letters;
 pub mod door;
@@ -37,6 +43,9 @@ pub mod workflows;
 /// # Errors
 /// When the address is taken, or a setting is not valid.
 pub async fn start(ctx: Context) -> anyhow::Result<()> {
+    let admission = Admission::new(admission::Settings::read(&ctx.config)?);
+    let limits = Limits::read(&ctx.config)?;
+    let streams = Streams::new(ctx.config.parsed("HTTP_STREAMS", 2048)?, limits.patience);
     let listener = http::serve::bind(&ctx.config.text("HTTP_ADDR", "127.0.0.1:8733")).await?;
     let address = listener.local_addr()?;
     let blobs = Blobs::open(&ctx.config.blobs()).context("the blob store (HOPYARD_BLOBS)")?;
@@ -47,36 +56,50 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     ctx.readiness.set("store", ComponentHealth::degraded("starting", "the store has not been opened yet"));
     tracing::info!(http = %address, "the API listens");
     let tasks = ctx.tasks.clone();
-    tasks.spawn("door", open(ctx, listener, blobs, presence));
+    let parts = Parts { blobs, presence, streams, admission };
+    tasks.spawn("door", open(ctx, listener, limits, parts));
     Ok(())
 }
 
+/// What a door is made of before the store is there.
+struct Parts {
+    blobs: Blobs,
+    presence: Presence,
+    streams: Streams,
+    admission: Admission,
+}
+
 /// Waits for the store, then opens all doors; ends when they are closed again.
-async fn open(ctx: Context, listener: TcpListener, blobs: Blobs, presence: Presence) -> anyhow::Result<()> {
+async fn open(ctx: Context, listener: TcpListener, limits: Limits, parts: Parts) -> anyhow::Result<()> {
     let tasks = ctx.tasks.clone();
     let Some(store) = tasks.draining().run_until_cancelled(wait_for_store(&ctx)).await else {
         tasks.stopping().cancel();
         return Ok(());
     };
     ctx.readiness.set("store", ComponentHealth::ok());
+    let store = store?;
+    let volumes = [Some(ctx.config.data_dir()), Some(parts.blobs.directory().to_owned()), store.directory().map(Path::to_owned)];
     let door = Door {
         id: ctx.id,
         bus: ctx.bus.clone(),
-        reader: store?.reader(),
-        blobs,
-        presence,
+        reader: store.reader(),
+        blobs: parts.blobs,
+        presence: parts.presence,
         topology: ctx.topology,
         tasks: ctx.tasks,
         readiness: ctx.readiness,
         batcher: Batcher::start(&ctx.bus, &tasks),
         definitions: Default::default(),
         commands: Default::default(),
+        streams: parts.streams,
+        admission: parts.admission,
     };
     door.commands.watch(&door);
+    door.admission.watch(&door, volumes.into_iter().flatten().collect());
     let doors = [
         tasks.spawn("commands", bus_door::commands(door.clone())),
         tasks.spawn("immediate", bus_door::immediate::immediate(door.clone())),
-        tasks.spawn("http", http::serve::serve(listener, http::router(door), tasks.clone())),
+        tasks.spawn("http", http::serve::serve(listener, http::router(door), tasks.clone(), limits)),
     ];
     for closed in futures::future::join_all(doors).await {
         closed.context("a door did not close")?;
@@ -107,6 +130,6 @@ async fn wait_for_store(ctx: &Context) -> anyhow::Result<Store> {
         };
         tracing::info!(why = problem.text, "the store is not ready yet");
         ctx.readiness.set("store", problem);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(around(Duration::from_millis(300))).await;
     }
 }

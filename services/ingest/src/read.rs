@@ -22,6 +22,7 @@ mod receipts;
 mod results;
 mod runs;
 mod sse;
+pub mod streams;
 mod workflows;
 
 use followers::Followers;

@@ -16,6 +16,7 @@ use crate::accept::request::{self, Form};
 use crate::accept::{self, Decided, Key, Origin, Unprepared};
 use crate::door::Door;
 use crate::http::body::{JsonBody, OptionalJson};
+use crate::http::serve::Peer;
 use crate::http::{Namespace, OperationDoc, Route, run_id};
 use crate::kill::{self, Killed};
 use crate::problem::{Answer, Refusal};
@@ -95,16 +96,30 @@ fn origin(namespace: &Namespace, headers: &HeaderMap) -> Result<Origin, Refusal>
     })
 }
 
-async fn on_submit(State(door): State<Door>, namespace: Namespace, headers: HeaderMap, JsonBody(body): JsonBody) -> Answer {
+async fn on_submit(
+    State(door): State<Door>,
+    Peer(peer): Peer,
+    namespace: Namespace,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Answer {
+    door.admission.admit("http", peer, &namespace.name, &body)?;
     let origin = origin(&namespace, &headers)?;
     let prepared = accept::prepare(&door, &origin, &body, Form::One).await?;
-    one(&namespace, accept::submit(&door, prepared).await?)
+    one(&namespace, accept::submit(&door, "http", prepared).await?)
 }
 
-async fn on_submit_many(State(door): State<Door>, namespace: Namespace, headers: HeaderMap, JsonBody(body): JsonBody) -> Answer {
+async fn on_submit_many(
+    State(door): State<Door>,
+    Peer(peer): Peer,
+    namespace: Namespace,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Answer {
+    door.admission.admit("http", peer, &namespace.name, &body)?;
     let origin = origin(&namespace, &headers)?;
     let prepared = accept::prepare(&door, &origin, &body, Form::Many).await?;
-    let decided = accept::submit(&door, prepared).await?;
+    let decided = accept::submit(&door, "http", prepared).await?;
     accept::count("http", &decided.verdicts);
     let status = if decided.committed { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(batch(decided, None))).into_response())
@@ -155,12 +170,14 @@ async fn on_cancel(State(door): State<Door>, namespace: Namespace, Path(id): Pat
 
 async fn on_rerun(
     State(door): State<Door>,
+    Peer(peer): Peer,
     namespace: Namespace,
     Path(id): Path<String>,
     headers: HeaderMap,
     OptionalJson(body): OptionalJson,
 ) -> Answer {
     let id = run_id(&id)?;
+    door.admission.admit("http", peer, &namespace.name, &Value::Null)?;
     let wanted = body.map_or_else(|| Ok(Default::default()), |body: Value| request::rerun(&body)).map_err(Refusal::of_errors)?;
     let state = door.reader.run(&namespace.name, id).await?.ok_or_else(Refusal::unknown_run)?;
     let run = state.run;
@@ -187,7 +204,7 @@ async fn on_rerun(
     let resolved = Resolved { name: run.workflow, definition_hash: run.definition_hash, plan_hash: run.plan_hash, plan: state.plan };
     let origin = origin(&namespace, &headers)?;
     let prepared = accept::prepare_known(&door, &origin, again, &resolved);
-    one(&namespace, accept::submit(&door, prepared).await?)
+    one(&namespace, accept::submit(&door, "http", prepared).await?)
 }
 
 impl From<Unprepared> for Refusal {

@@ -88,7 +88,7 @@ async fn of_bus(ctx: &Context) -> Option<MetricFamily> {
     for spec in [topology::ingest(), topology::scheduler(), topology::metrics()] {
         match ctx.topology.backlog(&ctx.bus, spec.stream, &spec.durable).await {
             Ok(backlog) => {
-                values.insert(vec![spec.stream.to_owned(), spec.durable], backlog as f64);
+                values.insert(vec![spec.stream.to_owned(), spec.durable], backlog.open as f64);
             }
             Err(error) => {
                 instruments::gauge_failures().with_label_values(&["bus"]).inc();

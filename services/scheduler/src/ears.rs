@@ -10,33 +10,48 @@ use hopyard_contract::subject::{self, Verb};
 use hopyard_contract::topology;
 use hopyard_runtime::consume::{Consumer, Delivery};
 use hopyard_runtime::rpc::{Incoming, Listener};
-use hopyard_runtime::{Bus, Context};
+use hopyard_runtime::{Bus, Context, bounds};
 use hopyard_store::runs::RunStore;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
-use crate::inbox::{From, Inbox, Work};
+use crate::inbox::{self, From, Inbox, Work};
 use crate::outbox::Outbox;
 use crate::request::Request;
 
 /// Most reports messages in one batch.
 const BATCH: usize = 256;
+/// Definitions that are being stored at once: each is a transaction of its own.
+const STORING: usize = 64;
+/// Name of the set of them on `/metrics`.
+const DEFINITIONS: &str = "definitions";
 
 /// Starts to listen.
 pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox, outbox: Outbox) -> anyhow::Result<()> {
     let mut listener = Listener::open(&ctx.bus).await?;
     let (stop, to_loop) = (ctx.tasks.stopping().clone(), inbox.clone());
     let (bus, id, tasks) = (ctx.bus.clone(), ctx.id.clone(), ctx.tasks.clone());
+    let storing = Arc::new(Semaphore::new(STORING));
+    let shown = storing.clone();
+    bounds::show(DEFINITIONS, STORING, move || STORING - shown.available_permits());
     ctx.tasks.spawn("requests", async move {
         while let Some(Some(incoming)) = stop.run_until_cancelled(listener.next()).await {
             match incoming.verb {
                 // Immutable by hash and alone in their table: no need to wait for a batch.
-                Verb::PutDefinition => {
-                    let store = store.clone();
-                    tasks.spawn_part("put-definition", async move {
-                        on_put_definition(store.as_ref(), &incoming).await;
-                        Ok(())
-                    });
-                }
+                Verb::PutDefinition => match storing.clone().try_acquire_owned() {
+                    Ok(place) => {
+                        let store = store.clone();
+                        tasks.spawn_part("put-definition", async move {
+                            on_put_definition(store.as_ref(), &incoming).await;
+                            drop(place);
+                            Ok(())
+                        });
+                    }
+                    Err(_) => {
+                        bounds::overflow(DEFINITIONS);
+                        incoming.answer::<()>(Err(busy())).await;
+                    }
+                },
                 Verb::Status => {
                     let answer = incoming.read::<StatusQuery>().map(|_| SchedulerStatus {
                         id: id.clone(),
@@ -85,12 +100,17 @@ async fn hand_over<T: DeserializeOwned>(inbox: &Inbox, incoming: Incoming, reque
         Ok(body) => {
             // A full inbox is answered at once, so that the asker can tell and try another scheduler.
             if let Err(full) = inbox.try_send(Work { request: request(body), from: From::Asker(incoming) }) {
-                let busy = RpcError { code: "busy".to_owned(), detail: "the scheduler has too much to do".to_owned() };
-                full.into_inner().refuse(&busy).await;
+                bounds::overflow(inbox::QUEUE);
+                full.into_inner().refuse(&busy()).await;
             }
         }
         Err(error) => incoming.answer::<()>(Err(error)).await,
     }
+}
+
+/// The answer to whoever comes when there is no room: another scheduler, or a later moment, may have some.
+fn busy() -> RpcError {
+    RpcError { code: "busy".to_owned(), detail: "the scheduler has too much to do".to_owned() }
 }
 
 async fn on_put_definition(store: &dyn RunStore, incoming: &Incoming) {

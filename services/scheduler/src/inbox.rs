@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use hopyard_contract::message::RpcError;
+use hopyard_runtime::bounds;
 use hopyard_runtime::consume::Delivery;
 use hopyard_runtime::rpc::Incoming;
 use tokio::sync::mpsc;
 
 use crate::request::{Answer, Request};
 
+/// Name of the inbox on `/metrics`.
+pub(crate) const QUEUE: &str = "inbox";
 /// Most inputs that wait.
 const CAPACITY: usize = 4096;
 
@@ -58,5 +61,5 @@ pub(crate) type Inbox = mpsc::Sender<Work>;
 
 /// Makes the inbox.
 pub(crate) fn channel() -> (Inbox, mpsc::Receiver<Work>) {
-    mpsc::channel(CAPACITY)
+    bounds::channel(QUEUE, CAPACITY)
 }

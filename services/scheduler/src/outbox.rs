@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
-use hopyard_runtime::{Bus, Context};
+use hopyard_runtime::{Bus, Context, bounds};
 use hopyard_store::runs::{OutboxMessage, RunStore};
 use tokio::sync::{Notify, mpsc};
 
 /// Rows of others are taken when they are older than this.
 const ABANDONED_MS: u64 = 5_000;
-/// Most rows under way.
+/// Name of the queue on `/metrics`.
+const QUEUE: &str = "outbox";
+/// Most rows that wait to be published.
 const WINDOW: usize = 1024;
 
 /// The publishing side and the list of rows that are done; cheap to clone.
@@ -27,7 +29,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Starts the publisher and the sweep for rows that nobody published.
     pub(crate) fn start(ctx: &Context, store: Arc<dyn RunStore>) -> Self {
-        let (rows, mut queue) = mpsc::channel::<(i64, Vec<OutboxMessage>)>(WINDOW);
+        let (rows, mut queue) = bounds::channel::<(i64, Vec<OutboxMessage>)>(QUEUE, WINDOW);
         let outbox = Self { rows, done: Arc::default(), under_way: Arc::default(), swept: Arc::default(), oldest_ms: Arc::default() };
         let (bus, own, stop, tasks) = (ctx.bus.clone(), outbox.clone(), ctx.tasks.stopping().clone(), ctx.tasks.clone());
         ctx.tasks.spawn("outbox", async move {
@@ -86,6 +88,7 @@ impl Outbox {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         if self.rows.try_send((id, messages)).is_err() {
             self.under_way.fetch_sub(1, Ordering::Relaxed);
+            bounds::overflow(QUEUE);
             tracing::warn!("the outbox queue is full; the sweep will publish");
         }
     }

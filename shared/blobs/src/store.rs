@@ -26,6 +26,7 @@ const PARTS_UNDER_WAY: usize = 3;
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     address: Arc<str>,
+    directory: Arc<Path>,
 }
 
 impl Blobs {
@@ -49,12 +50,17 @@ impl Blobs {
         std::fs::create_dir_all(&dir).map_err(|source| Error::File { action: "create", path: dir.clone(), source })?;
         // A blob that was reported must survive a power cut: files and directories are synced.
         let store = LocalFileSystem::new_with_prefix(&dir).map_err(|source| address(&source.to_string()))?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), address: url.into() })
+        Ok(Self { store: Arc::new(store), address: url.into(), directory: dir.into() })
     }
 
     /// The address it was opened with.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The directory that holds the blobs.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Stores `bytes`; nothing is sent if they are there already.

@@ -78,6 +78,9 @@ pub struct Problem {
     /// The run as it is, for `already_final`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<serde_json::Value>,
+    /// How long to wait before the same is sent again, in ms; over HTTP the header `Retry-After` says it in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Problem {
@@ -94,6 +97,7 @@ impl Problem {
             errors: Vec::new(),
             run_id: None,
             run: None,
+            retry_after_ms: None,
         }
     }
 

@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use serde::Serialize;
 
 use crate::Config;
+use crate::backoff::{around, jitter};
 use crate::instruments::bus_events;
 
 /// Header with the types of the events of a page.
@@ -25,6 +26,13 @@ pub const HEADER_TRACE: &str = "traceparent";
 
 /// How long a publish waits for its acknowledgement.
 pub const ACK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Messages of one subscription that wait for their reader; a slower one loses messages, which is counted as `slow_consumer`.
+const SUBSCRIBED: usize = 16 * 1024;
+/// Commands to the connection that wait to be written; beyond it, whoever publishes waits.
+const COMMANDS: usize = 2048;
+/// Publishes to streams without an acknowledgement yet; beyond it, whoever publishes waits.
+const UNACKED: usize = 2048;
 
 /// A connection to the bus, cheap to clone.
 #[derive(Clone, Debug)]
@@ -154,13 +162,10 @@ impl Bus {
             .connection_timeout(Duration::from_secs(2))
             .ping_interval(Duration::from_secs(5))
             .request_timeout(Some(Duration::from_secs(2)))
-            .subscription_capacity(16 * 1024)
+            .subscription_capacity(SUBSCRIBED)
+            .client_capacity(COMMANDS)
             .custom_inbox_prefix(format!("_INBOX_{}", name.replace('.', "-")))
-            .reconnect_delay_callback(|attempt| {
-                // Full jitter, so that a restarted server does not meet every client at once.
-                let ceiling = 20u64.saturating_mul(1 << attempt.min(7)).min(1500);
-                Duration::from_millis(if attempt <= 1 { 0 } else { uuid::Uuid::new_v4().as_u128() as u64 % ceiling })
-            })
+            .reconnect_delay_callback(|attempt| jitter(reconnect_ceiling(attempt)))
             .event_callback(move |event| {
                 let seen = seen.clone();
                 async move { seen.on_event(&event) }
@@ -174,13 +179,13 @@ impl Bus {
                 Ok(client) => break client,
                 Err(error) if tokio::time::Instant::now() < deadline => {
                     tracing::info!(%error, url = redacted(&url), "the bus does not answer yet");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(around(Duration::from_millis(100))).await;
                 }
                 Err(error) => return Err(error).with_context(|| format!("the bus at {} does not answer", redacted(&url))),
             }
         };
         state.connected.store(true, Ordering::Relaxed);
-        let jetstream = ContextBuilder::new().timeout(ACK_TIMEOUT).ack_timeout(ACK_TIMEOUT).max_ack_inflight(2048).build(client.clone());
+        let jetstream = ContextBuilder::new().timeout(ACK_TIMEOUT).ack_timeout(ACK_TIMEOUT).max_ack_inflight(UNACKED).build(client.clone());
         Ok(Self { client, jetstream, state })
     }
 
@@ -303,6 +308,12 @@ pub(crate) enum AskError {
     NoAnswer(String),
 }
 
+/// Longest pause before a try to connect again, the first one included: full jitter below it keeps a server that has just
+/// come back, or has cut its connections, from meeting every client at once.
+fn reconnect_ceiling(attempt: usize) -> Duration {
+    Duration::from_millis(25 << attempt.min(6)).min(Duration::from_millis(1500))
+}
+
 impl State {
     fn on_event(&self, event: &async_nats::Event) {
         use async_nats::Event;
@@ -340,5 +351,22 @@ fn redacted(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(start), Some(at)) if at > start => format!("{}{}", &url[..start + 3], &url[at + 1..]),
         _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_before_a_connection_grow_and_end() {
+        let ceilings: Vec<u128> = [0, 1, 2, 3, 4, 5, 6, 7, 1000].into_iter().map(|n| reconnect_ceiling(n).as_millis()).collect();
+        assert_eq!(ceilings, [25, 50, 100, 200, 400, 800, 1500, 1500, 1500]);
+    }
+
+    #[test]
+    fn what_stands_before_the_host_is_not_shown() {
+        assert_eq!(redacted("nats://user:secret@host:4222"), "nats://host:4222");
+        assert_eq!(redacted("nats://host:4222"), "nats://host:4222");
     }
 }

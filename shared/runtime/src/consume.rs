@@ -10,9 +10,13 @@ use futures::{FutureExt as _, StreamExt as _};
 use hopyard_contract::topology::ConsumerSpec;
 
 use crate::Bus;
+use crate::backoff::around;
 use crate::bus::header;
 use crate::instruments::messages;
 use crate::topology::Topology;
+
+/// Time until a source that could not be opened is tried again.
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// A message of a durable consumer. It comes again unless it is acknowledged.
 #[derive(Debug)]
@@ -93,7 +97,7 @@ impl Consumer {
                     Ok(source) => self.open = Some(source),
                     Err(error) => {
                         tracing::warn!(consumer = self.spec.durable, error = format!("{error:#}"), "the consumer cannot be read yet");
-                        tokio::time::sleep(Duration::from_millis(300)).await;
+                        tokio::time::sleep(around(AGAIN)).await;
                     }
                 }
                 continue;
@@ -125,7 +129,7 @@ impl Consumer {
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(consumer = self.spec.durable, error = format!("{error:#}"), "the consumer cannot be read yet");
-                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    tokio::time::sleep(around(AGAIN)).await;
                 }
             }
         }

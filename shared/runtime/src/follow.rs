@@ -7,6 +7,10 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 
 use crate::Bus;
+use crate::backoff::around;
+
+/// Time until a tail that could not be opened is tried again.
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// One message of a live tail.
 #[derive(Clone, Debug)]
@@ -40,7 +44,7 @@ impl Follower {
                     Ok(open) => self.open = Some(open),
                     Err(error) => {
                         tracing::debug!(subject = self.subject, %error, "the follower cannot be opened yet");
-                        tokio::time::sleep(Duration::from_millis(300)).await;
+                        tokio::time::sleep(around(AGAIN)).await;
                     }
                 }
                 continue;

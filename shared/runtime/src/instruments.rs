@@ -43,6 +43,7 @@ pub fn seconds(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Hist
 
 /// The registry in the text format.
 pub fn render() -> String {
+    crate::bounds::observe();
     TextEncoder::new().encode_to_string(&registry().gather()).unwrap_or_else(|e| format!("# {e}\n"))
 }
 

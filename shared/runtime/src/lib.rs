@@ -5,13 +5,17 @@
 //! speaks to NATS or reads the environment.
 
 pub mod admin;
+pub mod backoff;
+pub mod bounds;
 pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod consume;
+pub mod disk;
 pub mod failpoint;
 pub mod follow;
 pub mod instruments;
+pub mod limits;
 pub mod presence;
 pub mod processes;
 pub mod rpc;

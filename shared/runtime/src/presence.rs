@@ -8,11 +8,17 @@ use hopyard_contract::message::Beat;
 use hopyard_contract::{Name, subject};
 
 use crate::Bus;
+use crate::bounds;
 use crate::clock::BootInstant;
 use crate::tasks::Tasks;
 
 /// Time between beats.
 pub const BEAT: Duration = Duration::from_secs(5);
+
+/// Processes that are known at once; beyond it the one that has been silent longest is forgotten.
+const MOST: usize = 4096;
+/// Name of the set on `/metrics`.
+const QUEUE: &str = "presence";
 
 /// The last beat of everyone.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +33,8 @@ impl Presence {
     /// Starts to listen for beats, and asks for those that were before.
     pub fn watch(bus: &Bus, tasks: &Tasks) -> Self {
         let presence = Self::default();
+        let shown = presence.clone();
+        bounds::show(QUEUE, MOST, move || shown.seen.lock().unwrap_or_else(PoisonError::into_inner).len());
         let (bus, stop, own) = (bus.clone(), tasks.stopping().clone(), presence.clone());
         tasks.spawn("presence", async move {
             let mut beats = bus.subscribe(subject::BEATS).await?;
@@ -45,11 +53,18 @@ impl Presence {
     /// Keeps a beat.
     pub fn note(&self, beat: Beat) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert((beat.kind.clone(), beat.id.clone()), (beat, BootInstant::now()));
-        // Whoever has been silent for an hour is forgotten, so that short-lived names do not pile up.
-        if seen.len() > 4096 {
+        let name = (beat.kind.clone(), beat.id.clone());
+        if seen.len() >= MOST && !seen.contains_key(&name) {
+            // Whoever has been silent for an hour is forgotten first, so that short-lived names do not pile up.
             seen.retain(|_, (_, at)| at.elapsed() < Duration::from_secs(3600));
+            if seen.len() >= MOST
+                && let Some(oldest) = seen.iter().min_by_key(|(_, (_, at))| *at).map(|(name, _)| name.clone())
+            {
+                bounds::overflow(QUEUE);
+                seen.remove(&oldest);
+            }
         }
+        seen.insert(name, (beat, BootInstant::now()));
     }
 
     /// Beats of a kind that are younger than `within`, with their ages.
@@ -87,4 +102,37 @@ pub fn beat(bus: &Bus, tasks: &Tasks, beat: impl Fn() -> Beat + Send + 'static) 
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beat(n: usize) -> Beat {
+        Beat {
+            kind: "executor".to_owned(),
+            id: format!("e-{n}").parse().unwrap(),
+            host: Name::literal("h"),
+            pool: None,
+            slots: 1,
+            free: 1,
+            claimed_ms_ago: None,
+            draining: false,
+            version: String::new(),
+            disk_free: 0,
+            outbox_ms: 0,
+        }
+    }
+
+    #[test]
+    fn any_number_of_names_takes_bounded_memory_and_the_newest_are_known() {
+        let presence = Presence::default();
+        for n in 0..MOST + 100 {
+            presence.note(beat(n));
+        }
+        assert_eq!(presence.alive("executor", Duration::from_secs(3600)).len(), MOST);
+        assert!(presence.age("executor", &beat(MOST + 99).id).is_some());
+        presence.note(beat(MOST + 99));
+        assert_eq!(presence.alive("executor", Duration::from_secs(3600)).len(), MOST);
+    }
 }

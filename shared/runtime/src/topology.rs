@@ -27,6 +27,15 @@ pub struct Topology {
     pub replicas: usize,
 }
 
+/// What a durable consumer still has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Undelivered and unacknowledged messages.
+    pub open: u64,
+    /// Everything up to this sequence of the stream is acknowledged.
+    pub floor: u64,
+}
+
 impl Topology {
     /// From the settings.
     ///
@@ -170,15 +179,15 @@ impl Topology {
         Ok(lines)
     }
 
-    /// Undelivered and unacknowledged messages of a durable consumer.
+    /// What a durable consumer still has to do.
     ///
     /// # Errors
     /// When the consumer is missing or the server does not answer.
-    pub async fn backlog(&self, bus: &Bus, stream: &str, durable: &str) -> anyhow::Result<u64> {
+    pub async fn backlog(&self, bus: &Bus, stream: &str, durable: &str) -> anyhow::Result<Backlog> {
         let stream = bus.jetstream().get_stream_no_info(stream).await?;
         let mut consumer: PullConsumer = stream.get_consumer(durable).await.map_err(|e| anyhow::anyhow!("{e}"))?;
         let info = consumer.info().await?;
-        Ok(info.num_pending + info.num_ack_pending as u64)
+        Ok(Backlog { open: info.num_pending + info.num_ack_pending as u64, floor: info.ack_floor.stream_sequence })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Opening a store by its URL.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,9 @@ impl Store {
             match opened.await {
                 Err(error) if Error::is_transient(&error) && Instant::now() < deadline => {
                     tracing::warn!(%error, "the store does not answer yet");
-                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    // Jitter, so that a database that has just come back does not meet all services at once.
+                    let jitter = uuid::Uuid::new_v4().as_u64_pair().1 % 300;
+                    tokio::time::sleep(Duration::from_millis(150 + jitter)).await;
                 }
                 outcome => return outcome,
             }
@@ -113,6 +116,14 @@ impl Store {
         match &self.engine {
             Engine::Sqlite(engine) => Arc::new(engine.metrics()),
             Engine::Postgres(engine) => Arc::new(engine.metrics()),
+        }
+    }
+
+    /// Where its files are, if it has any on this host.
+    pub fn directory(&self) -> Option<&Path> {
+        match &self.engine {
+            Engine::Sqlite(engine) => Some(engine.directory()),
+            Engine::Postgres(_) => None,
         }
     }
 

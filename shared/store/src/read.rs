@@ -1,5 +1,7 @@
 //! Read-only access for the other services: one statement per read where possible, 2 s limit, never a lock.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use hopyard_contract::event::Event;
@@ -66,6 +68,9 @@ pub trait Reader: Send + Sync {
     /// Events committed since an instant (inclusive), over all runs, ordered by commit time, run and sequence: `limit` pages,
     /// and the rest of the last one's instant, so that 1 µs after the last `at` is where to go on.
     async fn events_since(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<Event>>;
+
+    /// How long it takes to get a connection of the pool: what every read waits for before its statement runs.
+    async fn wait(&self) -> Result<Duration>;
 
     /// Tables and the version of the schema, for `doctor`.
     async fn schema(&self) -> Result<Vec<(String, i64)>>;

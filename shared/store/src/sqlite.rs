@@ -1,6 +1,6 @@
 //! The embedded engine: one SQLite file per owner below one directory, one writer, readers in any process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sqlx::SqlitePool;
@@ -44,6 +44,10 @@ impl Sqlite {
         }
         let directory = PathBuf::from(directory);
         Ok(Self { readers: files::readers(&directory), metrics: files::metrics(&directory), plans: Arc::default(), directory })
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub(crate) async fn migrate(&self) -> Result<()> {

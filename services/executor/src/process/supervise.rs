@@ -54,7 +54,7 @@ impl std::fmt::Debug for Supervision {
 }
 
 impl Supervision {
-    pub(super) fn start(spec: ProcessSpec, inbox: mpsc::UnboundedReceiver<Command>, publish: watch::Sender<State>) -> anyhow::Result<Self> {
+    pub(super) fn start(spec: ProcessSpec, inbox: mpsc::Receiver<Command>, publish: watch::Sender<State>) -> anyhow::Result<Self> {
         prepare(&spec.dir).with_context(|| format!("prepare spool directory {}", spec.dir.display()))?;
         let (ours, theirs) = StdUnixStream::pair().context("make the control socket")?;
         ours.set_nonblocking(true)?;
@@ -127,7 +127,7 @@ struct Shim {
 }
 
 impl Shim {
-    async fn accompany(mut self, spec: Command, mut inbox: mpsc::UnboundedReceiver<Command>) {
+    async fn accompany(mut self, spec: Command, mut inbox: mpsc::Receiver<Command>) {
         self.say(&spec).await;
         loop {
             let answer_by = self.answer_by;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use hopyard_contract::message::{AcceptReply, Submission};
 use hopyard_contract::subject::Verb;
 use hopyard_contract::submit::Verdict;
-use hopyard_runtime::Bus;
 use hopyard_runtime::rpc::{self, CallError};
 use hopyard_runtime::tasks::Tasks;
+use hopyard_runtime::{Bus, bounds};
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -18,6 +18,8 @@ use crate::instruments::accepts;
 const MAX_ITEMS: usize = 500;
 /// Calls under way at once: one is on its way while the schedulers work on the other.
 const IN_FLIGHT: usize = 2;
+/// Name of the queue on `/metrics`.
+const QUEUE: &str = "accept";
 /// Submissions that may wait; beyond it the door says that it is overloaded.
 const WAITING: usize = 2048;
 /// Longest wait for a place among them.
@@ -65,7 +67,7 @@ struct Accept<'a> {
 impl Batcher {
     /// Starts the task that joins and sends.
     pub fn start(bus: &Bus, tasks: &Tasks) -> Self {
-        let (sender, waiting) = mpsc::channel(WAITING);
+        let (sender, waiting) = bounds::channel(QUEUE, WAITING);
         let stop = tasks.stopping().clone();
         let (own_bus, own_tasks) = (bus.clone(), tasks.clone());
         tasks.spawn("accept-batches", async move {
@@ -89,7 +91,10 @@ impl Batcher {
         let items = submission.items.len();
         let place = match tokio::time::timeout(PATIENCE, self.sender.reserve()).await {
             Ok(Ok(place)) => place,
-            Ok(Err(_)) | Err(_) => return Err(Unanswered::Overloaded),
+            Ok(Err(_)) | Err(_) => {
+                bounds::overflow(QUEUE);
+                return Err(Unanswered::Overloaded);
+            }
         };
         place.send(Waiting { submission, size, answer });
         match verdicts.await {

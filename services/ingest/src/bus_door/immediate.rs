@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::Utc;
 use hopyard_contract::Problem;
 use hopyard_contract::subject;
+use hopyard_runtime::bounds;
 use hopyard_runtime::bus::{HEADER_TRACE, Received};
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -39,6 +40,8 @@ struct Refused {
 pub async fn immediate(door: Door) -> anyhow::Result<()> {
     let mut requests = door.bus.subscribe_group(subject::API_SUBMIT, GROUP).await?;
     let places = Arc::new(Semaphore::new(AT_ONCE));
+    let shown = places.clone();
+    bounds::show("api-submit", AT_ONCE, move || AT_ONCE - shown.available_permits());
     while let Some(received) = door.tasks.draining().run_until_cancelled(requests.next()).await {
         let Some(received) = received else { anyhow::bail!("the bus connection is closed") };
         let place = places.clone().acquire_owned().await?;
@@ -79,6 +82,7 @@ async fn on_submit(door: &Door, received: &Received) -> Result<impl Serialize + 
         refusal.0.status = status;
         refusal
     })?;
+    door.admission.admit("api", None, &namespace, &body)?;
     let origin = Origin {
         door: "api",
         namespace,
@@ -88,7 +92,7 @@ async fn on_submit(door: &Door, received: &Received) -> Result<impl Serialize + 
         traceparent: received.header(HEADER_TRACE),
     };
     let prepared = accept::prepare(door, &origin, &body, Form::Either).await?;
-    let decided = accept::submit(door, prepared).await?;
+    let decided = accept::submit(door, "api", prepared).await?;
     accept::count("api", &decided.verdicts);
     Ok(batch(decided, Some(1)))
 }

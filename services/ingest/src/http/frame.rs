@@ -68,6 +68,16 @@ pub async fn frame(mut request: Request, next: Next) -> Response {
     response
 }
 
+/// An answer to a request that is not looked at.
+pub(super) fn refuse(refusal: Refusal) -> Response {
+    let id = Uuid::now_v7().to_string();
+    let mut response = finish(refusal.into_response(), &Method::GET, &id);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
 /// Refuses by the head alone, and takes the namespace out of the path.
 fn admit(request: &mut Request) -> Result<(), Refusal> {
     if request.uri().path_and_query().is_some_and(|p| p.as_str().len() > MAX_URL) {

@@ -41,7 +41,7 @@ pub(crate) async fn on_events(
         let items = door.reader.events(&namespace.name, id, after, limit).await?;
         return Ok(Json(Page { items, next_cursor: None }).into_response());
     }
-    let permit = followers.admit()?;
+    let place = door.streams.admit()?;
     let tail = Tail {
         door: door.clone(),
         namespace: namespace.name,
@@ -49,7 +49,7 @@ pub(crate) async fn on_events(
         position: after,
         ended: state.run.status.is_final().then_some(state.run.status),
     };
-    Ok(sse::answer(&door.tasks, permit, move |sink| tail.run(followers, sink)))
+    Ok(sse::answer(&door.tasks, place, move |sink| tail.run(followers, sink)))
 }
 
 /// Where to go on: the header of a browser that reconnects, else the parameter.

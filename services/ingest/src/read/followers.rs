@@ -11,14 +11,11 @@ use hopyard_runtime::Bus;
 use hopyard_runtime::bus::Subscription;
 use hopyard_store::read::Reader;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::door::Door;
-use crate::problem::{Answer, Refusal};
 
-/// Open streams of one process.
-const MAX_STREAMS: usize = 2048;
 /// Pages that a slow follower may be behind before it has to read the store.
 const BEHIND: usize = 64;
 /// Without a word for this long, the store is asked.
@@ -34,10 +31,9 @@ type Page = Arc<Vec<Event>>;
 type Key = (Name, RunId);
 
 /// The followers of a process; clones are the same.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Followers {
     runs: Arc<Mutex<HashMap<Key, Followed>>>,
-    streams: Arc<Semaphore>,
 }
 
 struct Followed {
@@ -69,23 +65,7 @@ impl Follow {
     }
 }
 
-impl Default for Followers {
-    fn default() -> Self {
-        Self { runs: Arc::default(), streams: Arc::new(Semaphore::new(MAX_STREAMS)) }
-    }
-}
-
 impl Followers {
-    /// The right to one more open stream.
-    ///
-    /// # Errors
-    /// 429 `too_many_streams`.
-    pub(crate) fn admit(&self) -> Answer<OwnedSemaphorePermit> {
-        self.streams.clone().try_acquire_owned().map_err(|_| {
-            Refusal::new(429, "too_many_streams", "this process has as many open streams as it takes; try another replica or later")
-        })
-    }
-
     /// Follows a run. When this returns, the subscription stands (or the bus does not answer); what is read from the store
     /// from now on and what is heard overlap.
     pub(crate) async fn follow(&self, door: &Door, namespace: &Name, run: RunId) -> Follow {

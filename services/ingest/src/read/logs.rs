@@ -87,9 +87,9 @@ pub(crate) async fn on_stream(
     params.allow(&["from"], &[])?;
     let from = from(sse::header(&headers, "last-event-id").or_else(|| params.one("from")))?;
     let log = AttemptLog::find(&door, namespace.name, &path).await?;
-    let permit = followers.admit()?;
+    let place = door.streams.admit()?;
     let live = live::Live::new(door.clone(), log, from);
-    Ok(sse::answer(&door.tasks, permit, move |sink| live.run(followers, sink)))
+    Ok(sse::answer(&door.tasks, place, move |sink| live.run(followers, sink)))
 }
 
 /// Whose log it is, and how far the attempt was when it was last looked at.

@@ -1,6 +1,7 @@
 //! Server-sent events: frames, the head of the answer, and a bounded way from a producer to a reader.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,25 +10,39 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use hopyard_runtime::backoff::jitter;
+use hopyard_runtime::bounds;
 use hopyard_runtime::tasks::Tasks;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+
+use super::streams::Place;
 
 /// Time between comment lines.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
-/// A reader that takes nothing for this long is dropped; it resumes by id.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Frames that wait for the reader.
 const WAITING: usize = 32;
+/// Bytes of frames that wait for the reader; a larger frame waits alone.
+const ROOM: usize = 256 * 1024;
+
+/// Readers that were dropped, on `/metrics`.
+const SLOW: &str = "slow-readers";
 
 /// The reader is gone, or too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone;
 
+/// A frame and its room among those that wait.
+type Waiting = (Bytes, Option<OwnedSemaphorePermit>);
+
 /// The producer's end of a stream.
 #[derive(Clone)]
-pub(crate) struct Sink(mpsc::Sender<Bytes>);
+pub(crate) struct Sink {
+    frames: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+    patience: Duration,
+}
 
 impl Sink {
     /// Sends one event.
@@ -46,7 +61,12 @@ impl Sink {
     }
 
     async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
-        self.0.send_timeout(bytes, PATIENCE).await.map_err(|_| Gone)
+        let size = u32::try_from(bytes.len().min(ROOM)).unwrap_or(u32::MAX);
+        let sent = async {
+            let room = self.room.clone().acquire_many_owned(size).await.map_err(|_| Gone)?;
+            self.frames.send((bytes, Some(room))).await.map_err(|_| Gone)
+        };
+        tokio::time::timeout(self.patience, sent).await.unwrap_or(Err(Gone))
     }
 }
 
@@ -67,20 +87,21 @@ fn frame(id: Option<&str>, event: &str, data: &impl Serialize) -> Bytes {
 }
 
 /// Answers with what `producer` sends, until it ends, the reader goes or the process drains.
-pub(crate) fn answer<F, P>(tasks: &Tasks, permit: OwnedSemaphorePermit, producer: P) -> Response
+pub(crate) fn answer<F, P>(tasks: &Tasks, place: Place, producer: P) -> Response
 where
     P: FnOnce(Sink) -> F,
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(WAITING);
     // Tells readers how soon to come back, and sends the head at once.
-    let _ = sender.try_send(Bytes::from_static(b"retry: 2000\n\n"));
-    let work = producer(Sink(sender.clone()));
+    let _ = sender.try_send((retry(), None));
+    let work = producer(Sink { frames: sender.clone(), room: Arc::new(Semaphore::new(ROOM)), patience: place.patience });
     let drain = tasks.draining().clone();
     tasks.spawn_part("stream", async move {
-        let _permit = permit;
+        let _place = place;
         tokio::select! {
             outcome = work => if outcome.is_err() && !sender.is_closed() {
+                bounds::overflow(SLOW);
                 tracing::info!("a reader of a stream was too slow and has been dropped");
             },
             () = sender.closed() => {}
@@ -88,12 +109,18 @@ where
         }
         Ok(())
     });
-    let mut response = Response::new(Body::from_stream(ReceiverStream::new(receiver).map(Ok::<_, std::convert::Infallible>)));
+    let mut response =
+        Response::new(Body::from_stream(ReceiverStream::new(receiver).map(|(bytes, _room)| Ok::<_, std::convert::Infallible>(bytes))));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
+}
+
+/// How soon a reader comes back: from one to three seconds, so that those of a door that ended do not come together.
+fn retry() -> Bytes {
+    Bytes::from(format!("retry: {}\n\n", 1000 + jitter(Duration::from_secs(2)).as_millis()))
 }
 
 /// A header with one plain text value.
@@ -105,8 +132,8 @@ pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 mod tests {
     use super::*;
     use axum::body::to_bytes;
-    use std::sync::Arc;
-    use tokio::sync::Semaphore;
+
+    use super::super::streams::Streams;
 
     #[test]
     fn a_frame_has_one_line_of_data() {
@@ -120,14 +147,25 @@ mod tests {
         assert_eq!(frame(None, "end", &serde_json::json!({"status": "killed"})), "event: end\ndata: {\"status\":\"killed\"}\n\n");
     }
 
-    fn permit(streams: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-        streams.clone().try_acquire_owned().unwrap()
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn one() -> (Tasks, Streams) {
+        (Tasks::default(), Streams::new(1, PATIENCE))
+    }
+
+    /// The text of a body without its first line, whose number differs.
+    fn after_retry(body: &[u8]) -> &str {
+        let text = std::str::from_utf8(body).unwrap();
+        let (first, rest) = text.split_once("\n\n").unwrap();
+        let pause: u64 = first.strip_prefix("retry: ").unwrap().parse().unwrap();
+        assert!((1000..3000).contains(&pause));
+        rest
     }
 
     #[tokio::test]
     async fn a_stream_ends_with_its_producer_and_gives_its_place_back() {
-        let (tasks, streams) = (Tasks::default(), Arc::new(Semaphore::new(1)));
-        let response = answer(&tasks, permit(&streams), |sink| async move {
+        let (tasks, streams) = one();
+        let response = answer(&tasks, streams.admit().unwrap(), |sink| async move {
             sink.comment().await?;
             sink.end("completed").await
         });
@@ -135,42 +173,66 @@ mod tests {
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
         assert_eq!(response.headers()["x-accel-buffering"], "no");
         let body = to_bytes(response.into_body(), 4096).await.unwrap();
-        assert_eq!(body, "retry: 2000\n\n: alive\n\nevent: end\ndata: {\"status\":\"completed\"}\n\n");
+        assert_eq!(after_retry(&body), ": alive\n\nevent: end\ndata: {\"status\":\"completed\"}\n\n");
         tasks.finished().await;
-        assert_eq!(streams.available_permits(), 1);
+        assert_eq!(streams.free(), 1);
     }
 
     #[tokio::test]
     async fn a_reader_that_leaves_ends_the_producer() {
-        let (tasks, streams) = (Tasks::default(), Arc::new(Semaphore::new(1)));
-        let response = answer(&tasks, permit(&streams), |_sink| std::future::pending());
+        let (tasks, streams) = one();
+        let response = answer(&tasks, streams.admit().unwrap(), |_sink| std::future::pending());
         drop(response);
         tasks.finished().await;
-        assert_eq!(streams.available_permits(), 1);
+        assert_eq!(streams.free(), 1);
     }
 
     #[tokio::test]
     async fn a_drain_ends_open_streams() {
-        let (tasks, streams) = (Tasks::default(), Arc::new(Semaphore::new(1)));
-        let response = answer(&tasks, permit(&streams), |_sink| std::future::pending());
+        let (tasks, streams) = one();
+        let response = answer(&tasks, streams.admit().unwrap(), |_sink| std::future::pending());
         tasks.draining().cancel();
         let body = to_bytes(response.into_body(), 4096).await.unwrap();
-        assert_eq!(body, "retry: 2000\n\n", "without `end`, so that the reader comes back");
+        assert_eq!(after_retry(&body), "", "without `end`, so that the reader comes back");
         tasks.finished().await;
-        assert_eq!(streams.available_permits(), 1);
+        assert_eq!(streams.free(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_is_dropped() {
-        let (tasks, streams) = (Tasks::default(), Arc::new(Semaphore::new(1)));
-        let response = answer(&tasks, permit(&streams), |sink| async move {
+        let (tasks, streams) = one();
+        let response = answer(&tasks, streams.admit().unwrap(), |sink| async move {
             loop {
                 sink.comment().await?;
             }
         });
         tasks.finished().await;
-        assert_eq!(streams.available_permits(), 1);
+        assert_eq!(streams.free(), 1);
         let body = to_bytes(response.into_body(), 4096).await.unwrap();
         assert!(body.len() < 1024, "what waits is bounded");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_a_reader_is_bounded_in_bytes() {
+        let (tasks, streams) = one();
+        let big = "x".repeat(ROOM / 2);
+        let response = answer(&tasks, streams.admit().unwrap(), |sink| async move {
+            loop {
+                sink.event(None, "log", &big).await?;
+            }
+        });
+        tasks.finished().await;
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        assert!(body.len() < 2 * ROOM, "{}", body.len());
+        assert!(streams.admit().is_ok());
+    }
+
+    #[test]
+    fn one_stream_too_many_is_told_to_come_back() {
+        let streams = Streams::new(1, PATIENCE);
+        let _first = streams.admit().unwrap();
+        let refused = streams.admit().unwrap_err().0;
+        assert_eq!((refused.status, refused.code.as_str()), (429, "too_many_streams"));
+        assert!(refused.retry_after_ms.is_some());
     }
 }

@@ -2,6 +2,8 @@
 
 pub(super) mod listing;
 
+use std::time::{Duration, Instant};
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use hopyard_contract::event::Event;
@@ -192,6 +194,12 @@ impl Reader for Postgres {
     async fn events_since(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<Event>> {
         let mut tx = self.read().await?;
         state::events_since(&mut tx, since, limit).await
+    }
+
+    async fn wait(&self) -> Result<Duration> {
+        let began = Instant::now();
+        self.pool.acquire().await.map_err(failure)?;
+        Ok(began.elapsed())
     }
 
     async fn schema(&self) -> Result<Vec<(String, i64)>> {

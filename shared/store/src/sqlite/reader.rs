@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -222,6 +222,12 @@ impl Reader for Reads {
     async fn events_since(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<Event>> {
         let mut connection = self.connection().await?;
         within(reading::events_since(&mut connection, since, limit)).await
+    }
+
+    async fn wait(&self) -> Result<Duration> {
+        let began = Instant::now();
+        within(self.connection()).await?;
+        Ok(began.elapsed())
     }
 
     async fn schema(&self) -> Result<Vec<(String, i64)>> {
