@@ -16,7 +16,7 @@ mod tree;
 use tree::{files, metadata, project, read, root, shown};
 
 /// Which project crates each may name. The executable may name all of them.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("contract", &[]),
     ("definition", &["contract"]),
     ("worktree", &["contract"]),
@@ -28,6 +28,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("executor", &["contract", "runtime", "blobs", "worktree"]),
     ("metrics", &["contract", "runtime", "store"]),
     ("janitor", &["contract", "runtime", "blobs", "worktree"]),
+    ("sim", &["contract", "store", "scheduler"]),
 ];
 
 /// Crates that only one project crate may name.

@@ -82,7 +82,7 @@ pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox,
             for delivery in batch {
                 match serde_json::from_slice::<Reports>(&delivery.body) {
                     Ok(body) => {
-                        if inbox.send(Work { request: Request::Reports(body), from: From::Stream(delivery) }).await.is_err() {
+                        if inbox.send(Work { request: Request::Reports(body), from: From::Stream(Box::new(delivery)) }).await.is_err() {
                             return Ok(());
                         }
                     }

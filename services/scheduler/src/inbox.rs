@@ -26,7 +26,7 @@ pub(crate) enum From {
     /// Somebody who asked.
     Asker(Incoming),
     /// A message of a stream, acknowledged after the commit.
-    Stream(Delivery),
+    Stream(Box<Delivery>),
 }
 
 impl Work {

@@ -21,7 +21,7 @@ pub(super) async fn histories_are_whole_and_of_one_moment(bench: Bench) {
     bench.accept(&plain, &[]).await;
 
     let loaded = bench.load(&[full.id, plain.id]).await;
-    let found = bench.audit.histories(&[plain.id, RunId::mint(), full.id]).await.unwrap();
+    let found = bench.audit().histories(&[plain.id, RunId::mint(), full.id]).await.unwrap();
     let mut expected: Vec<_> =
         loaded.into_iter().map(|s| if s.run.id == full.id { (s, events.clone()) } else { (s, Vec::new()) }).collect();
     expected.sort_by_key(|(state, _)| state.run.id);
@@ -45,15 +45,15 @@ pub(super) async fn runs_are_found_by_id_and_by_time(bench: Bench) {
         ids.push(run.id);
     }
     let ours = |found: Vec<RunId>| found.into_iter().filter(|id| ids.contains(id)).collect::<Vec<_>>();
-    assert_eq!(ours(bench.audit.runs_from(ids[1], 2).await.unwrap()), ids[1..3], "from an id on, a page");
-    let open = bench.audit.open_runs(ids[0], ids[3], 10).await.unwrap();
+    assert_eq!(ours(bench.audit().runs_from(ids[1], 2).await.unwrap()), ids[1..3], "from an id on, a page");
+    let open = bench.audit().open_runs(ids[0], ids[3], 10).await.unwrap();
     assert_eq!(ours(open), [ids[0], ids[2]], "what has ended is not open, and the end is not included");
 
     let start = Touch { at: at(97), run: ids[3], first_seq: 1 };
-    let touched = bench.audit.touched(&start, 2).await.unwrap();
+    let touched = bench.audit().touched(&start, 2).await.unwrap();
     let page = |run: usize, ms| Touch { at: at(ms), run: ids[run], first_seq: 1 };
     assert_eq!(touched, [page(2, 98), page(1, 99)], "behind a place, in order of time");
-    assert_eq!(bench.audit.touched(&touched[1], 1).await.unwrap(), [page(0, 100)]);
+    assert_eq!(bench.audit().touched(&touched[1], 1).await.unwrap(), [page(0, 100)]);
 }
 
 pub(super) async fn keys_and_receipts_are_paged(bench: Bench) {
@@ -74,16 +74,16 @@ pub(super) async fn keys_and_receipts_are_paged(bench: Bench) {
     let keys = vec![key("a", run.id), key("b", ghost)];
     bench.write(Writes { runs: vec![samples::new_run(&run, &[])], keys, receipts: receipts.clone(), ..Writes::default() }).await.unwrap();
 
-    let page = bench.audit.keys(Some((&bench.namespace, "")), 2).await.unwrap();
+    let page = bench.audit().keys(Some((&bench.namespace, "")), 2).await.unwrap();
     let found: Vec<_> = page.iter().map(|k| (k.key.as_str(), k.run, k.known)).collect();
     assert_eq!(found, [("a", run.id, true), ("b", ghost, false)], "a key without its run shows");
-    assert_eq!(bench.audit.keys(Some((&bench.namespace, "a")), 1).await.unwrap(), page[1..]);
+    assert_eq!(bench.audit().keys(Some((&bench.namespace, "a")), 1).await.unwrap(), page[1..]);
 
-    assert_eq!(bench.audit.receipts((seq, 4), 3).await.unwrap(), receipts[..3]);
-    assert_eq!(bench.audit.receipts((seq + 2, 5), 1).await.unwrap(), receipts[2..3]);
-    assert_eq!(bench.audit.receipt_numbers(seq, seq + 3, 5).await.unwrap(), [seq, seq + 2], "each once, none of an earlier stream");
-    assert_eq!(bench.audit.receipt_numbers(seq, seq + 3, 6).await.unwrap(), [seq + 2]);
-    assert_eq!(bench.audit.first_receipt(i64::MAX).await.unwrap(), None);
+    assert_eq!(bench.audit().receipts((seq, 4), 3).await.unwrap(), receipts[..3]);
+    assert_eq!(bench.audit().receipts((seq + 2, 5), 1).await.unwrap(), receipts[2..3]);
+    assert_eq!(bench.audit().receipt_numbers(seq, seq + 3, 5).await.unwrap(), [seq, seq + 2], "each once, none of an earlier stream");
+    assert_eq!(bench.audit().receipt_numbers(seq, seq + 3, 6).await.unwrap(), [seq + 2]);
+    assert_eq!(bench.audit().first_receipt(i64::MAX).await.unwrap(), None);
 }
 
 pub(super) async fn what_is_late_or_crowded_shows(bench: Bench) {
@@ -95,16 +95,16 @@ pub(super) async fn what_is_late_or_crowded_shows(bench: Bench) {
         bench.accept(&run, &[]).await;
         holders.push(run.id);
     }
-    let crowded = bench.audit.crowded_slots(1000).await.unwrap();
+    let crowded = bench.audit().crowded_slots(1000).await.unwrap();
     let ours: Vec<_> = crowded.into_iter().filter(|s| s.key == key).collect();
     assert_eq!(ours, [CrowdedSlot { key, holders: 3, limit: 2 }]);
 
     let long_ago = samples::at(-2_000_000_000_000);
     let run = bench.run();
     bench.put(RunWrite { timer: Some(Some(long_ago)), ..samples::new_run(&run, &[]) }).await.unwrap();
-    let late = bench.audit.overdue(long_ago + TimeDelta::milliseconds(1), 10).await.unwrap();
+    let late = bench.audit().overdue(long_ago + TimeDelta::milliseconds(1), 10).await.unwrap();
     assert_eq!(late, [Overdue { run: run.id, kind: "timer".to_owned(), at: long_ago }]);
-    assert_eq!(bench.audit.overdue(long_ago, 10).await.unwrap(), [], "only what is before");
+    assert_eq!(bench.audit().overdue(long_ago, 10).await.unwrap(), [], "only what is before");
     bench.put(RunWrite { timer: Some(None), ..samples::change(&run) }).await.unwrap();
 }
 
@@ -113,8 +113,8 @@ pub(super) async fn the_inventory_is_paged(bench: Bench) {
     let row = |generation, status| samples::workspace(&run, generation, status, samples::at(1));
     let rows = [row(1, WorkspaceStatus::Active), row(2, WorkspaceStatus::Removed), row(3, WorkspaceStatus::Reclaimable)];
     bench.write(Writes { workspaces: rows.to_vec(), ..Writes::default() }).await.unwrap();
-    assert_eq!(bench.audit.inventory(&format!("{}-g", run.id), 2).await.unwrap(), [rows[0].clone(), rows[2].clone()]);
-    assert_eq!(bench.audit.inventory(&rows[0].id, 1).await.unwrap(), rows[2..]);
+    assert_eq!(bench.audit().inventory(&format!("{}-g", run.id), 2).await.unwrap(), [rows[0].clone(), rows[2].clone()]);
+    assert_eq!(bench.audit().inventory(&rows[0].id, 1).await.unwrap(), rows[2..]);
     let ids = [rows[1].id.clone(), "none".to_owned()];
-    assert_eq!(bench.audit.inventory_of(&ids).await.unwrap(), rows[1..2], "by id, removed ones as well");
+    assert_eq!(bench.audit().inventory_of(&ids).await.unwrap(), rows[1..2], "by id, removed ones as well");
 }
