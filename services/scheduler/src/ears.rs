@@ -99,7 +99,7 @@ async fn hand_over<T: DeserializeOwned>(inbox: &Inbox, incoming: Incoming, reque
     match incoming.read::<T>() {
         Ok(body) => {
             // A full inbox is answered at once, so that the asker can tell and try another scheduler.
-            if let Err(full) = inbox.try_send(Work { request: request(body), from: From::Asker(incoming) }) {
+            if let Err(full) = inbox.try_send(Work { request: request(body), from: From::Asker(Box::new(incoming)) }) {
                 bounds::overflow(inbox::QUEUE);
                 full.into_inner().refuse(&busy()).await;
             }

@@ -24,7 +24,7 @@ pub(crate) struct Work {
 /// Who waits for an answer.
 pub(crate) enum From {
     /// Somebody who asked.
-    Asker(Incoming),
+    Asker(Box<Incoming>),
     /// A message of a stream, acknowledged after the commit.
     Stream(Box<Delivery>),
 }

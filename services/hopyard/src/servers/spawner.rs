@@ -8,14 +8,14 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// The user and group a child runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +150,9 @@ struct Request {
     reply: oneshot::Sender<io::Result<Child>>,
 }
 
+/// Most children that wait to be started; whoever wants one more waits as well.
+const WAITING: usize = 64;
+
 /// The thread that forks. Dropping it ends the thread and with it, on Linux, every child it started.
 #[derive(Debug)]
 pub struct Spawner {
@@ -159,9 +162,9 @@ pub struct Spawner {
 impl Spawner {
     /// Starts a forking thread.
     pub fn start() -> io::Result<Self> {
-        let (requests, inbox) = mpsc::channel::<Request>();
+        let (requests, mut inbox) = mpsc::channel::<Request>(WAITING);
         std::thread::Builder::new().name("spawner".into()).spawn(move || {
-            while let Ok(Request { mut command, runtime, reply }) = inbox.recv() {
+            while let Some(Request { mut command, runtime, reply }) = inbox.blocking_recv() {
                 let _entered = runtime.enter();
                 // If nobody waits for the answer any more, the child in it is dropped and thereby killed.
                 let _ = reply.send(command.spawn());
@@ -181,7 +184,7 @@ impl Spawner {
         let (reply, answer) = oneshot::channel();
         let request = Request { command: launch.command()?, runtime: Handle::current(), reply };
         let gone = || io::Error::other("the spawner thread has ended");
-        self.requests.send(request).map_err(|_| gone())?;
+        self.requests.send(request).await.map_err(|_| gone())?;
         let program = launch.program.display();
         answer.await.map_err(|_| gone())?.map_err(|e| io::Error::new(e.kind(), format!("cannot start {program}: {e}")))
     }

@@ -56,6 +56,10 @@ impl Reader for SimStore {
         })
     }
 
+    async fn wait(&self) -> Result<std::time::Duration> {
+        Ok(std::time::Duration::ZERO)
+    }
+
     async fn events(&self, namespace: &Name, id: RunId, after: u64, limit: u32) -> Result<Vec<Event>> {
         self.read(|tables, _| {
             let Some(record) = tables.runs.get(&id).filter(|record| record.run.namespace == *namespace) else { return Vec::new() };
