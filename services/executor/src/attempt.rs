@@ -161,6 +161,7 @@ impl Executor {
             timeout_ms: grant.timeout_ms,
             idle_timeout_ms: grant.idle_timeout_ms,
             log_cap_bytes: self.settings.log_cap,
+            processes: self.settings.step_processes,
             lease: Some(Lease::new(length, left)),
         };
         let step = StepSpec { attempt, argv, env, cwd: ready.path.clone(), limits };
@@ -339,6 +340,9 @@ fn outcome(facts: &ExitFacts, live: &Attempt, grant: &Grant) -> Outcome {
             FailureCode::IdleTimeout,
             format!("the step wrote nothing for longer than its idle timeout of {} ms", grant.idle_timeout_ms.unwrap_or_default()),
         ),
+        ExitKind::TooManyProcesses => {
+            failed(FailureCode::PolicyDenied, "the step had more processes than one may have (HOPYARD_STEP_PROCESSES)".to_owned())
+        }
         ExitKind::Killed if standing.kill.is_some() => Outcome::Killed,
         ExitKind::Killed | ExitKind::LeaseLost | ExitKind::Abandoned => Outcome::HandedBack,
         ExitKind::SpawnFailed => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hopyard_contract::message::{Grant, KillOrder};
 use hopyard_contract::{AttemptId, RunId};
+use hopyard_runtime::bounds;
 use hopyard_runtime::clock::BootInstant;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -16,13 +17,27 @@ use crate::process::StepProcess;
 /// A kill of an unknown run is remembered this long, because its claim may be on its way.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
+/// Kills of unknown runs that are remembered at once.
+const MOST_KILLS: usize = 4096;
+/// Name of the set of them on `/metrics`.
+const KILLS: &str = "kills";
+
+/// Attempts that may be here at once. A slot is free when the tree is gone, but the attempt stays until its result is
+/// settled: while blobs or schedulers are away, those that wait must not become more and more.
+fn most(slots: u32) -> usize {
+    slots as usize * 4 + 64
+}
+
 /// All live attempts.
 pub(crate) struct Live {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    slots: u32,
     free: watch::Sender<u32>,
 }
 
 struct State {
+    /// Slots that are taken: by attempts whose tree is not gone.
+    taken: u32,
     attempts: HashMap<AttemptId, Arc<Attempt>>,
     killed: HashMap<RunId, (KillOrder, BootInstant)>,
     claimed: Option<BootInstant>,
@@ -61,6 +76,7 @@ pub(crate) struct Standing {
 impl Live {
     pub(crate) fn new(slots: u32) -> Self {
         let state = State {
+            taken: 0,
             attempts: HashMap::new(),
             killed: HashMap::new(),
             // Whoever has just started has not failed to claim.
@@ -68,8 +84,12 @@ impl Live {
             lease: Duration::from_secs(20),
             renew: Duration::from_secs(5),
         };
-        let live = Self { state: Mutex::new(state), free: watch::channel(slots).0 };
-        live.count(slots);
+        let live = Self { state: Arc::new(Mutex::new(state)), slots, free: watch::channel(slots).0 };
+        let shown = live.state.clone();
+        bounds::show("attempts", most(slots), move || shown.lock().unwrap_or_else(PoisonError::into_inner).attempts.len());
+        let shown = live.state.clone();
+        bounds::show(KILLS, MOST_KILLS, move || shown.lock().unwrap_or_else(PoisonError::into_inner).killed.len());
+        live.count(&live.state());
         live
     }
 
@@ -87,7 +107,11 @@ impl Live {
         self.free.subscribe()
     }
 
-    fn count(&self, free: u32) {
+    /// Tells how many attempts may be claimed: as many as slots are free, and none while too many wait to be settled.
+    fn count(&self, state: &State) {
+        let room = most(self.slots).saturating_sub(state.attempts.len());
+        let free = self.slots.saturating_sub(state.taken).min(u32::try_from(room).unwrap_or(u32::MAX));
+        self.free.send_if_modified(|before| std::mem::replace(before, free) != free);
         instruments::slots().with_label_values(&["free"]).set(i64::from(free));
     }
 
@@ -130,21 +154,23 @@ impl Live {
             changed: watch::channel(standing).0,
         });
         state.attempts.insert(grant.attempt.clone(), attempt.clone());
-        drop(state);
-        self.free.send_modify(|free| *free = free.saturating_sub(1));
-        self.count(self.free());
+        state.taken += 1;
+        self.count(&state);
         Some(attempt)
     }
 
     /// The tree is gone: its slot is free, though the attempt stays until it is settled.
     pub(crate) fn free_slot(&self) {
-        self.free.send_modify(|free| *free += 1);
-        self.count(self.free());
+        let mut state = self.state();
+        state.taken = state.taken.saturating_sub(1);
+        self.count(&state);
     }
 
     /// The attempt is settled or stale.
     pub(crate) fn leave(&self, id: &AttemptId) {
-        self.state().attempts.remove(id);
+        let mut state = self.state();
+        state.attempts.remove(id);
+        self.count(&state);
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Attempt>> {
@@ -159,6 +185,13 @@ impl Live {
     pub(crate) fn kill_run(&self, run: RunId, order: &KillOrder) {
         let mut state = self.state();
         state.killed.retain(|_, (_, at)| at.elapsed() < REMEMBERED);
+        if state.killed.len() >= MOST_KILLS
+            && let Some(oldest) = state.killed.iter().min_by_key(|(_, (_, at))| *at).map(|(run, _)| *run)
+        {
+            // Its claim, if it comes at all, brings the order again.
+            bounds::overflow(KILLS);
+            state.killed.remove(&oldest);
+        }
         state.killed.insert(run, (order.clone(), BootInstant::now()));
         let attempts: Vec<_> = state.attempts.values().filter(|a| a.id.run == run).cloned().collect();
         drop(state);

@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) slots: u32,
     pub(crate) grace: Duration,
     pub(crate) log_cap: u64,
+    /// Processes of one step at once.
+    pub(crate) step_processes: u64,
     /// `PATH` of steps.
     pub(crate) path: String,
     /// This executable, which is also the shim.
@@ -51,6 +53,7 @@ impl Settings {
             slots,
             grace: config.span("GRACE", 10_000)?.std(),
             log_cap: config.parsed("LOG_CAP", 64 << 20)?,
+            step_processes: config.parsed("STEP_PROCESSES", 4096)?,
             path: config.text("STEP_PATH", &path),
             program: std::env::current_exe().context("the path of this executable is not known")?,
             workspaces: data_dir.join("workspaces").join(id.as_str()),

@@ -44,18 +44,18 @@ pub(crate) fn observe() {
 
 fn depths() -> &'static IntGaugeVec {
     static CELL: OnceLock<IntGaugeVec> = OnceLock::new();
-    CELL.get_or_init(|| gauge("hopyard_queue_depth", "How much a bounded queue or set holds.", &["queue"]))
+    CELL.get_or_init(|| gauge("hopyard_buffer_depth", "How much a bounded queue or set holds.", &["buffer"]))
 }
 
 fn capacities() -> &'static IntGaugeVec {
     static CELL: OnceLock<IntGaugeVec> = OnceLock::new();
-    CELL.get_or_init(|| gauge("hopyard_queue_capacity", "How much a bounded queue or set may hold.", &["queue"]))
+    CELL.get_or_init(|| gauge("hopyard_buffer_capacity", "How much a bounded queue or set may hold.", &["buffer"]))
 }
 
 fn overflows() -> &'static IntCounterVec {
     static CELL: OnceLock<IntCounterVec> = OnceLock::new();
     CELL.get_or_init(|| {
-        counter("hopyard_queue_overflows_total", "What a full queue or set refused, dropped or put off, by queue.", &["queue"])
+        counter("hopyard_buffer_overflows_total", "What a full queue or set refused, dropped or put off, by buffer.", &["buffer"])
     })
 }
 
@@ -71,14 +71,14 @@ mod tests {
         overflow("test-channel");
         let page = crate::instruments::render();
         for line in [
-            "hopyard_queue_depth{queue=\"test-channel\"} 2",
-            "hopyard_queue_capacity{queue=\"test-channel\"} 3",
-            "hopyard_queue_overflows_total{queue=\"test-channel\"} 1",
+            "hopyard_buffer_depth{buffer=\"test-channel\"} 2",
+            "hopyard_buffer_capacity{buffer=\"test-channel\"} 3",
+            "hopyard_buffer_overflows_total{buffer=\"test-channel\"} 1",
         ] {
             assert!(page.contains(line), "{line} is not in\n{page}");
         }
         drop(sender);
         assert_eq!((receiver.recv().await, receiver.recv().await, receiver.recv().await), (Some(1), Some(2), None));
-        assert!(crate::instruments::render().contains("hopyard_queue_depth{queue=\"test-channel\"} 0"));
+        assert!(crate::instruments::render().contains("hopyard_buffer_depth{buffer=\"test-channel\"} 0"));
     }
 }

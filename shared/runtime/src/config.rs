@@ -56,6 +56,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("GIT_FETCH_INTERVAL", "10s", "A mirror is fetched at most once in this time, unless a ref is not found."),
     setting("GIT_CREDENTIALS", "", "Credentials by host: `host=env:NAME` or `host=file:PATH`, separated by commas."),
     setting("LOG_CAP", "67108864", "Most bytes of an attempt's log that are kept."),
+    setting(
+        "STEP_PROCESSES",
+        "4096",
+        "Processes that a step may be at once; one that is more is ended as `policy_denied`. 0 for no limit (executor).",
+    ),
     setting("STEP_PATH", "the executor's PATH", "PATH of steps."),
     setting("MAX_AGE", "48h", "Age after which a workspace that the store does not know is removed (janitor)."),
     setting("SWEEP", "1h", "Time between full sweeps of the janitor."),

@@ -62,6 +62,11 @@ impl Follower {
         }
     }
 
+    /// Lets go of the subscription and of what waits in it; the next message is asked for again, after the last one returned.
+    pub fn pause(&mut self) {
+        self.open = None;
+    }
+
     async fn connect(&mut self) -> anyhow::Result<push::Ordered> {
         let stream = self.bus.jetstream().get_stream(self.stream).await?;
         let last = stream.cached_info().state.last_sequence;

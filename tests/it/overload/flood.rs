@@ -1,8 +1,11 @@
-//! Steps that write without end: nobody's memory grows with them.
+//! Steps that write or fork without end: nobody's memory grows with them, and nothing of them stays.
+
+use serde_json::json;
 
 use super::with;
 use crate::harness::Harness;
-use crate::harness::api::shell;
+use crate::harness::api::{shell, step_of};
+use crate::harness::leftovers::step_processes;
 
 /// Bytes that the step writes.
 const FLOOD: u64 = 200_000_000;
@@ -33,5 +36,25 @@ async fn a_flood_of_output_is_cut_and_counted_and_takes_no_memory() {
         let peak = harness.peak_memory(service);
         assert!(peak < most, "{service} has had {} MiB", peak >> 20);
     }
+    harness.close().await;
+}
+
+/// A step that forks without end is ended with everything it started, and the executor goes on.
+#[tokio::test]
+async fn a_fork_bomb_is_ended_with_its_tree() {
+    let harness = Harness::start(with(&[("STEP_PROCESSES", "100")])).await;
+    // It would stop by itself, so that a machine on which nothing holds is not filled.
+    let script = "i=0; while [ $i -lt 2000 ]; do (trap : TERM; sleep 600 & wait) & i=$((i+1)); done; wait";
+    let bomb = harness.submit(shell(script)).await;
+    let beside = harness.finish(shell("echo beside")).await;
+    assert_eq!(beside["status"], "completed");
+    let state = harness.wait_final(&bomb).await;
+    assert_eq!((&state["status"], &state["failure_code"]), (&json!("failed"), &json!("policy_denied")), "{state:#}");
+    assert!(state["error"]["message"].as_str().unwrap().contains("HOPYARD_STEP_PROCESSES"), "{state:#}");
+    assert_eq!(step_of(&state, "main")["attempts"].as_array().unwrap().len(), 1);
+    assert_eq!(step_processes(harness.dir()), Vec::<String>::new(), "its tree is gone before it ends");
+    let log = String::from_utf8(harness.log(&bomb, "main", 1, "").await).unwrap();
+    assert!(log.contains("more than 100 processes"), "{log}");
+    assert_eq!(harness.finish(shell("echo after")).await["status"], "completed");
     harness.close().await;
 }

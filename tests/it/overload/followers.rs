@@ -39,21 +39,19 @@ async fn follow(runs: usize) {
     }
     harness.wait_running(&followed[0], "main").await;
     let open = (0..MANY).map(|n| harness.follow(&followed[n % runs], None));
-    let readers: Vec<_> = join_all(open).await.into_iter().map(|frames| tokio::spawn(whole(frames))).collect();
-
-    let others = join_all((0..20).map(|_| harness.finish(shell("echo beside")))).await;
-    assert!(others.iter().all(|run| run["status"] == "completed"), "dispatch goes on beside a thousand readers");
-    assert!(readers.iter().all(|reader| !reader.is_finished()), "and all of them follow until the end");
-
-    std::fs::write(&gate, "").unwrap();
-    let seen = join_all(readers).await;
+    let readers = join_all(join_all(open).await.into_iter().map(whole));
+    let meanwhile = async {
+        let others = join_all((0..20).map(|_| harness.finish(shell("echo beside")))).await;
+        assert!(others.iter().all(|run| run["status"] == "completed"), "dispatch goes on beside a thousand readers");
+        std::fs::write(&gate, "").unwrap();
+    };
+    let (seen, ()) = tokio::join!(readers, meanwhile);
     let mut last = Vec::new();
     for run in &followed {
         harness.wait_completed(run).await;
         last.push(harness.events(run).await.len() as u64);
     }
-    for (n, reader) in seen.into_iter().enumerate() {
-        let (numbers, ends) = reader.unwrap();
+    for (n, (numbers, ends)) in seen.into_iter().enumerate() {
         assert_eq!(ends, 1, "the end comes once");
         assert!(numbers.iter().copied().eq(1..=last[n % runs]), "reader {n}: {numbers:?}");
     }

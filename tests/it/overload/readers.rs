@@ -27,14 +27,14 @@ async fn one_stream_too_many_is_refused_until_another_ends() {
     let _second = harness.follow(&run, None).await;
     let path = format!("/api/v1/runs/{run}/events");
     passing(harness.http("GET", &path, Value::Null).await, 429, "too_many_streams");
-    assert_eq!(harness.metric("ingest-1", "hopyard_queue_depth{queue=\"streams\"}").await, 2.0);
-    assert_eq!(harness.metric("ingest-1", "hopyard_queue_overflows_total{queue=\"streams\"}").await, 1.0);
+    assert_eq!(harness.metric("ingest-1", "hopyard_buffer_depth{buffer=\"streams\"}").await, 2.0);
+    assert_eq!(harness.metric("ingest-1", "hopyard_buffer_overflows_total{buffer=\"streams\"}").await, 1.0);
     assert_eq!(harness.run(&run).await["status"], "running", "reads that are no streams are open");
     drop(first);
     let third = loop {
         // The door sees a closed connection when it next looks at it.
         match http::send(harness.api(), "GET", &path, &[("Accept", "application/json")], b"").await.unwrap().status {
-            200 if harness.metric("ingest-1", "hopyard_queue_depth{queue=\"streams\"}").await < 2.0 => {
+            200 if harness.metric("ingest-1", "hopyard_buffer_depth{buffer=\"streams\"}").await < 2.0 => {
                 break harness.follow(&run, None).await;
             }
             200 => {}
@@ -56,7 +56,7 @@ async fn one_connection_too_many_is_told_so() {
         open.push(TcpStream::connect(api).await.unwrap());
     }
     eventually("the door has taken them", || async {
-        let depth = harness.metric("ingest-1", "hopyard_queue_depth{queue=\"connections\"}").await;
+        let depth = harness.metric("ingest-1", "hopyard_buffer_depth{buffer=\"connections\"}").await;
         holds(depth == 3.0, depth.to_string())
     })
     .await;
@@ -90,7 +90,7 @@ async fn a_reader_that_never_reads_is_cut_off_and_holds_up_nobody() {
         stuck.push(stream);
     }
     eventually("all of them are read for", || async {
-        let depth = harness.metric("ingest-1", "hopyard_queue_depth{queue=\"streams\"}").await;
+        let depth = harness.metric("ingest-1", "hopyard_buffer_depth{buffer=\"streams\"}").await;
         holds(depth >= 8.0, depth.to_string())
     })
     .await;
@@ -116,11 +116,11 @@ async fn a_reader_that_never_reads_is_cut_off_and_holds_up_nobody() {
     assert_eq!(bytes, MANY);
     harness.wait_completed(&run).await;
     eventually("those that read nothing are cut off", || async {
-        let open = harness.metric("ingest-1", "hopyard_queue_depth{queue=\"connections\"}").await;
+        let open = harness.metric("ingest-1", "hopyard_buffer_depth{buffer=\"connections\"}").await;
         holds(open <= 1.0, open.to_string())
     })
     .await;
-    assert!(harness.metric("ingest-1", "hopyard_queue_overflows_total{queue=\"slow-readers\"}").await >= 8.0);
+    assert!(harness.metric("ingest-1", "hopyard_buffer_overflows_total{buffer=\"slow-readers\"}").await >= 8.0);
     let peak = harness.peak_memory("ingest-1");
     assert!(peak < MEMORY, "the door has had {} MiB", peak >> 20);
     drop(stuck);

@@ -24,6 +24,8 @@ pub enum ExitKind {
     Killed,
     /// The lease was not renewed in time.
     LeaseLost,
+    /// It had more processes than a step may have.
+    TooManyProcesses,
     /// The command could not be started; `error` says why.
     SpawnFailed,
     /// The executor died or let go, or the shim itself was told to stop.

@@ -83,6 +83,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> io::Result<()> {
     };
     hopyard_runtime::failpoint!("shim.told");
     let mut spool = SpoolWriter::open(&places.dir.join(SPOOL_FILE), spec.limits.log_cap_bytes)?;
+    watch::crowd::limit(spec.limits.processes)?;
     let ladder = asked_before_start(&mut link, &spec);
     let mut facts = if let Some(cause) = ladder.cause() {
         ended_unstarted(cause)

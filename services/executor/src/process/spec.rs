@@ -62,13 +62,15 @@ pub struct Limits {
     pub idle_timeout_ms: Option<u64>,
     /// Bytes of output kept from the start; of what follows only the last MiB is kept.
     pub log_cap_bytes: u64,
+    /// Processes that the command and its descendants may be at once; 0 for no limit.
+    pub processes: u64,
     /// The lease of the attempt; without one the shim enforces none.
     pub lease: Option<Lease>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { grace_ms: 10_000, timeout_ms: None, idle_timeout_ms: None, log_cap_bytes: 64 << 20, lease: None }
+        Self { grace_ms: 10_000, timeout_ms: None, idle_timeout_ms: None, log_cap_bytes: 64 << 20, processes: 0, lease: None }
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) enum Cause {
     IdleTimeout,
     /// The lease was not renewed.
     LeaseLost,
+    /// The tree became too large.
+    Crowd,
     /// The executor is gone, or the shim was told to stop.
     Abandoned,
     /// The command has ended by itself and others of its tree have not.
@@ -35,6 +37,7 @@ impl Cause {
             Self::Timeout => ExitKind::Timeout,
             Self::IdleTimeout => ExitKind::IdleTimeout,
             Self::LeaseLost => ExitKind::LeaseLost,
+            Self::Crowd => ExitKind::TooManyProcesses,
             Self::Abandoned => ExitKind::Abandoned,
             Self::LeftOver => ExitKind::Exited,
         }

@@ -1,5 +1,6 @@
 //! The shim's loop: drains both pipes, reaps, keeps the deadlines, listens to the executor, until nothing is left.
 
+pub(super) mod crowd;
 mod reaping;
 
 use std::collections::{BTreeSet, HashSet};
@@ -17,6 +18,7 @@ use crate::process::control::Report;
 use crate::process::exit::{ExitFacts, ExitKind};
 use crate::process::spec::{Limits, StepSpec};
 use crate::process::spool::SpoolWriter;
+use crowd::Crowd;
 use hopyard_contract::log::Stream;
 use hopyard_contract::log::frame::MAX_PAYLOAD;
 use hopyard_runtime::clock::BootInstant;
@@ -37,6 +39,7 @@ pub(super) struct Watch<'a> {
     signals: SignalFd,
     spool: &'a mut SpoolWriter,
     ladder: Ladder,
+    crowd: Crowd,
     buffer: Vec<u8>,
     stdout_open: bool,
     stderr_open: bool,
@@ -83,6 +86,7 @@ impl<'a> Watch<'a> {
         }
         let now = running.started;
         Ok(Self {
+            crowd: Crowd::new(spec.limits.processes, now),
             limits: spec.limits,
             running,
             link,
@@ -110,6 +114,7 @@ impl<'a> Watch<'a> {
         loop {
             let now = BootInstant::now();
             self.keep_deadlines(now);
+            self.keep_crowd(now);
             self.climb(now);
             self.keep_spool(now);
             if self.is_over(now) {
@@ -174,6 +179,7 @@ impl<'a> Watch<'a> {
             self.gone.map(|gone| gone.after(LEAK_AFTER)),
             self.ladder.due_at().filter(|_| self.gone.is_none()),
             self.spool.flush_at(),
+            self.crowd.due_at().filter(|_| free),
         ];
         let due = due.into_iter().flatten().min();
         let span = due.map_or(LONGEST_SLEEP, |at| now.until(at)).min(LONGEST_SLEEP);

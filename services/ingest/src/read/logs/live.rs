@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream::BoxStream;
 use hopyard_contract::event::Event;
 use hopyard_contract::log::frame::Piece;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::stored::StoredLog;
-use super::tail::{self, Said};
+use super::tail::{self, LogTail, Said};
 use super::{AttemptLog, chunk};
 use crate::door::Door;
 use crate::problem::Answer;
@@ -19,6 +17,8 @@ use crate::read::sse::{Gone, HEARTBEAT, Sink};
 
 /// The attempt is looked at after this long, if nothing says sooner that it has ended.
 const SILENCE: Duration = Duration::from_secs(5);
+/// A reader that takes longer for a frame is not followed for until it has taken it.
+const SLOW: Duration = Duration::from_secs(1);
 /// How long the tail of an attempt without a blob is read.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -50,7 +50,7 @@ impl Live {
     /// Sends what comes over the bus until the attempt has ended.
     async fn follow(&mut self, followers: Followers, sink: &Sink) -> Result<(), Gone> {
         let mut follow = followers.follow(&self.door, &self.log.namespace, self.log.id.run).await;
-        let mut tail = tail::follow(&self.door.bus, &self.log.namespace, &self.log.id);
+        let mut tail = LogTail::new(&self.door.bus, &self.log.namespace, &self.log.id);
         let mut heartbeat = interval(HEARTBEAT);
         let mut look = interval(SILENCE);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -58,7 +58,16 @@ impl Live {
         heartbeat.reset();
         loop {
             tokio::select! {
-                Some(said) = tail.next() => self.on_said(sink, said).await?,
+                said = tail.next() => {
+                    let mut sent = std::pin::pin!(self.on_said(sink, said));
+                    if let Ok(sent) = tokio::time::timeout(SLOW, sent.as_mut()).await {
+                        sent?;
+                    } else {
+                        // What the bus goes on to send must not pile up here for a reader that does not read.
+                        tail.pause();
+                        sent.await?;
+                    }
+                }
                 heard = follow.next() => {
                     if self.may_have_ended(&heard) && self.has_ended().await {
                         return Ok(());
@@ -138,8 +147,8 @@ impl Live {
             Ok(None) => return Ok(Ok(())),
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let mut tail: BoxStream<'static, Said> = tail::follow(&self.door.bus, &self.log.namespace, &self.log.id);
-        while let Ok(Some(said)) = tokio::time::timeout(LAST_WORDS, tail.next()).await {
+        let mut tail = LogTail::new(&self.door.bus, &self.log.namespace, &self.log.id);
+        while let Ok(said) = tokio::time::timeout(LAST_WORDS, tail.next()).await {
             let last = said.sequence >= newest;
             // Nothing will fill a hole any more; the offsets show it.
             if let Some(piece) = said.piece.and_then(|piece| piece.starting_at(self.cursor.next)) {

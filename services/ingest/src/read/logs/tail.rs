@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream::BoxStream;
 use hopyard_contract::log::BusChunk;
 use hopyard_contract::log::frame::Piece;
 use hopyard_contract::{AttemptId, Name, subject, topology};
@@ -29,16 +27,29 @@ pub(super) struct Said {
     pub(super) end: Option<u64>,
 }
 
-/// Follows a run's log from the first message that the bus keeps; other attempts show as messages without bytes.
-pub(super) fn follow(bus: &Bus, namespace: &Name, id: &AttemptId) -> BoxStream<'static, Said> {
-    let follower = Follower::new(bus.clone(), topology::LOG.name, subject::log(namespace, id.run));
-    let id = id.clone();
-    futures::stream::unfold((follower, id), |(mut follower, id)| async move {
-        let tail = follower.next().await;
-        let (piece, end) = read(&tail.body, &id);
-        Some((Said { sequence: tail.sequence, piece, end }, (follower, id)))
-    })
-    .boxed()
+/// A run's log from the first message that the bus keeps; other attempts show as messages without bytes.
+pub(super) struct LogTail {
+    follower: Follower,
+    id: AttemptId,
+}
+
+impl LogTail {
+    /// Follows a log; nothing is asked for before the first message is wanted.
+    pub(super) fn new(bus: &Bus, namespace: &Name, id: &AttemptId) -> Self {
+        Self { follower: Follower::new(bus.clone(), topology::LOG.name, subject::log(namespace, id.run)), id: id.clone() }
+    }
+
+    /// The next message; waits as long as it takes. Safe to drop while waiting.
+    pub(super) async fn next(&mut self) -> Said {
+        let tail = self.follower.next().await;
+        let (piece, end) = read(&tail.body, &self.id);
+        Said { sequence: tail.sequence, piece, end }
+    }
+
+    /// Lets go of what has come and was not wanted yet; the next message is asked for again.
+    pub(super) fn pause(&mut self) {
+        self.follower.pause();
+    }
 }
 
 fn read(body: &[u8], id: &AttemptId) -> (Option<Piece>, Option<u64>) {
@@ -60,16 +71,16 @@ pub(super) async fn newest(bus: &Bus, namespace: &Name, id: &AttemptId) -> Answe
 /// Puts into the window what the bus keeps by now; true if that was the whole log up to its end.
 pub(super) async fn collect(door: &Door, log: &AttemptLog, window: &mut Window) -> Answer<bool> {
     let Some(newest) = newest(&door.bus, &log.namespace, &log.id).await? else { return Ok(false) };
-    let mut tail = follow(&door.bus, &log.namespace, &log.id);
+    let mut tail = LogTail::new(&door.bus, &log.namespace, &log.id);
     let read = async {
         let mut end = None;
-        while let Some(said) = tail.next().await {
+        loop {
+            let said = tail.next().await;
             end = said.end.or(end);
             if said.piece.is_some_and(|piece| !window.take(piece)) || said.sequence >= newest {
-                break;
+                return end;
             }
         }
-        end
     };
     let end = tokio::time::timeout(PATIENCE, read).await.unwrap_or(None);
     Ok(end.is_some_and(|end| window.next() >= end))

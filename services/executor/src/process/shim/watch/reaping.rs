@@ -102,7 +102,7 @@ impl Watch<'_> {
         }
     }
 
-    fn tree(&self) -> Vec<tree::Process> {
+    pub(super) fn tree(&self) -> Vec<tree::Process> {
         match tree::all() {
             Ok(all) => tree::descendants(&all, getpid().as_raw()),
             // Without /proc only the command's own group is known.
