@@ -20,6 +20,7 @@ pub mod frame;
 pub mod meta;
 pub mod openapi;
 pub mod serve;
+pub mod wire;
 
 /// Prefix of everything but the probes.
 pub const PREFIX: &str = "/api/v1";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -14,6 +14,7 @@ use hopyard_contract::submit::MAX_HTTP_BODY;
 use hopyard_contract::{Name, Problem};
 use uuid::Uuid;
 
+use super::wire::Unclear;
 use super::{Matched, Namespace};
 use crate::instruments;
 use crate::problem::Refusal;
@@ -34,6 +35,8 @@ pub async fn frame(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let method = request.method().clone();
     let path = request.uri().path().chars().take(256).collect::<String>();
+    // Nobody between the client and this process can then take the rest of a body for the next request.
+    let last = request.headers().contains_key(TRANSFER_ENCODING);
     request.extensions_mut().insert(RequestId(id.clone()));
     let answered = match admit(&mut request) {
         Ok(()) => AssertUnwindSafe(next.run(request)).catch_unwind().await,
@@ -56,6 +59,9 @@ pub async fn frame(mut request: Request, next: Next) -> Response {
     let mut response = finish(response, &method, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if last {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let route = response.extensions_mut().remove::<Matched>().map_or_else(|| "unknown".to_owned(), |m| m.0);
     record(&method, &route, response.status(), started);
@@ -83,14 +89,15 @@ fn admit(request: &mut Request) -> Result<(), Refusal> {
     if request.uri().path_and_query().is_some_and(|p| p.as_str().len() > MAX_URL) {
         return Err(Refusal::new(414, "url_too_long", "path and query have at most 8 KiB"));
     }
-    let headers = request.headers();
-    if let Some(length) = headers.get(CONTENT_LENGTH) {
-        let length = length.to_str().ok().and_then(|l| l.parse::<u64>().ok());
-        if headers.contains_key(TRANSFER_ENCODING) || length.is_none() {
-            return Err(Refusal::new(400, "bad_request", "the length of the body is not clear"));
-        }
-        if length.is_some_and(|l| l > MAX_HTTP_BODY as u64) {
-            return Err(super::body::too_large());
+    let both = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().all(|name| request.headers().contains_key(name));
+    if both || request.extensions().get::<Unclear>().is_some() {
+        return Err(Refusal::new(400, "bad_request", "the length of the body is not clear"));
+    }
+    if let Some(length) = request.headers().get(CONTENT_LENGTH) {
+        match length.to_str().ok().and_then(|l| l.parse::<u64>().ok()) {
+            None => return Err(Refusal::new(400, "bad_request", "the length of the body is not clear")),
+            Some(length) if length > MAX_HTTP_BODY as u64 => return Err(super::body::too_large()),
+            Some(_) => {}
         }
     }
     let (namespace, rest) = match split_namespace(request.uri().path()) {

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::frame;
+use super::wire::{Seen, Unclear, Wire};
 use crate::problem::Refusal;
 
 /// Longest time from the first byte of a head to its last.
@@ -109,13 +110,17 @@ impl<S: Sync> FromRequestParts<S> for Peer {
     }
 }
 
-/// The same service, which tells its handlers where the requests of a connection come from.
-fn with_peer(
+/// The same service, which tells its handlers where a request comes from, and whether the length of its body is clear.
+fn with_marks(
     routes: TowerToHyperService<Router>,
     peer: IpAddr,
+    seen: Seen,
 ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> {
     service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(Some(peer)));
+        if seen.next_is_unclear() {
+            request.extensions_mut().insert(Unclear);
+        }
         routes.call(request)
     })
 }
@@ -159,24 +164,27 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, limits: 
             }
             continue;
         };
-        let service = with_peer(TowerToHyperService::new(router.clone()), peer.ip());
+        let seen = Seen::default();
+        let service = with_marks(TowerToHyperService::new(router.clone()), peer.ip(), seen.clone());
+        let wire = Wire::new(stream, seen);
         let (drain, token) = (tasks.draining().clone(), connections.token());
         tasks.spawn_part("connection", async move {
-            let connection = hyper::server::conn::http1::Builder::new()
+            let mut connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD)
                 .max_buf_size(HEAD_BYTES)
-                .serve_connection(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
+                .max_header_size(HEAD_BYTES)
+                .serve_connection(wire, service);
             let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
+                ended = &mut connection => ended,
                 () = drain.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.as_mut().await
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                    (&mut connection).await
                 }
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
+                connection.into_parts().io.refuse(&error).await;
             }
             drop((token, place));
             Ok(())
