@@ -63,8 +63,8 @@ pub fn check_url(url: &str) -> Result<(), UrlProblem> {
     }
     // The scp-like form user@host:path.
     match url.split_once(':') {
-        Some((host, path)) if !host.contains('/') && !path.is_empty() => {
-            let host = host.rsplit_once('@').map_or(host, |(_, h)| h);
+        Some((place, path)) if !place.contains('/') && !path.is_empty() && place.contains('@') => {
+            let host = place.rsplit_once('@').map_or(place, |(_, host)| host);
             if is_host(host) && !path.starts_with('-') { Ok(()) } else { fail("host", "the host is not valid") }
         }
         _ => fail("scheme", "a repository URL starts with https:// or ssh://, or is user@host:path or an absolute path"),
@@ -84,7 +84,9 @@ fn check_authority(scheme: &str, rest: &str) -> Result<(), UrlProblem> {
         _ => (host_port, None),
     };
     if let Some(port) = port {
-        let allowed = port.parse::<u16>().is_ok_and(|p| p != 0 && !(scheme == "https" && p == 22));
+        // Rust's own reading takes a plus sign before the digits.
+        let digits = port.bytes().all(|b| b.is_ascii_digit());
+        let allowed = digits && port.parse::<u16>().is_ok_and(|p| p != 0 && !(scheme == "https" && p == 22));
         if !allowed {
             return Err(("port", "the port is not valid".to_owned()));
         }
@@ -198,6 +200,8 @@ mod tests {
             ("https://h:0/x", "port"),
             ("https://h:99999/x", "port"),
             ("https://h:22/x", "port"),
+            ("https://h:+443/x", "port"),
+            ("javascript:alert", "scheme"),
             ("/a/../b", "pattern"),
             ("", "length"),
         ] {
