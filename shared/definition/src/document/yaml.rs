@@ -19,6 +19,10 @@ pub(crate) fn read(source: &str) -> Document {
             Err(error) if error.info().contains("unknown anchor") => {
                 Err(error_at("yaml_feature", loader.pointer(), ALIAS, mark(*error.marker())))
             }
+            // The parser looks far ahead and has a limit of its own.
+            Err(error) if error.info().contains("recursion limit") => {
+                Err(error_at("too_deep", "", format!("the definition nests deeper than {MAX_DEPTH} levels"), mark(*error.marker())))
+            }
             Err(error) => Err(error_at("yaml_syntax", "", format!("the text is no YAML: {}", error.info()), mark(*error.marker()))),
         };
         if let Err(error) = step {
