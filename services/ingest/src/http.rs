@@ -79,6 +79,27 @@ pub struct ParameterDoc {
     pub name: &'static str,
     /// One line.
     pub doc: &'static str,
+    /// Which texts are values.
+    pub shape: Shape,
+}
+
+/// The values of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Any text, or one that only the handler can judge.
+    Text,
+    /// A text of so many characters.
+    Line(usize),
+    /// A plain decimal number within bounds.
+    Number(u64, u64),
+    /// A name as everywhere.
+    Name,
+    /// An RFC 3339 time.
+    Time,
+    /// A number and a unit.
+    Duration,
+    /// One of these words.
+    Word(&'static [&'static str]),
 }
 
 /// An answer of an operation.
@@ -103,14 +124,23 @@ impl OperationDoc {
     /// Adds a query parameter.
     #[must_use]
     pub fn query(mut self, name: &'static str, doc: &'static str) -> Self {
-        self.parameters.push(ParameterDoc { place: "query", name, doc });
+        self.parameters.push(ParameterDoc { place: "query", name, doc, shape: Shape::Text });
         self
     }
 
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, doc: &'static str) -> Self {
-        self.parameters.push(ParameterDoc { place: "header", name, doc });
+        self.parameters.push(ParameterDoc { place: "header", name, doc, shape: Shape::Text });
+        self
+    }
+
+    /// Says which texts are values of the parameter that was added last.
+    #[must_use]
+    pub fn shaped(mut self, shape: Shape) -> Self {
+        if let Some(last) = self.parameters.last_mut() {
+            last.shape = shape;
+        }
         self
     }
 

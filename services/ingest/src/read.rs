@@ -7,17 +7,17 @@ use axum::http::Method;
 use axum::routing::{MethodRouter, get};
 
 use crate::door::Door;
-use crate::http::{OperationDoc, Route};
+use crate::http::{OperationDoc, Route, Shape};
 
-mod cursor;
+pub mod cursor;
 pub(crate) mod dead_letters;
-mod events;
+pub mod events;
 mod explain;
-mod filter;
+pub mod filter;
 mod fleet;
 mod followers;
 mod logs;
-mod params;
+pub mod params;
 mod receipts;
 mod results;
 mod runs;
@@ -28,6 +28,10 @@ mod workflows;
 use followers::Followers;
 
 const SSE: &str = "text/event-stream";
+/// A number of items of a page.
+const LIMIT: Shape = Shape::Number(1, params::MAX_LIMIT as u64);
+/// A position in events or bytes: the stores count in signed numbers.
+const POSITION: Shape = Shape::Number(0, i64::MAX as u64);
 
 /// All routes that only read.
 pub fn routes() -> Vec<Route> {
@@ -51,11 +55,15 @@ fn of_runs(followers: &Followers) -> Vec<Route> {
             paged(OperationDoc::new("listRuns", "Runs, newest first."))
                 .query("status", "Any of these statuses; may be repeated, or a comma-separated list.")
                 .query("workflow", "Name of the workflow.")
+                .shaped(Shape::Name)
                 .query("repo", "URL of the repository.")
                 .query("session", "Named session.")
+                .shaped(Shape::Name)
                 .query("label", "A label as key=value; may be repeated.")
                 .query("created_after", "Submitted at or after this RFC 3339 time.")
+                .shaped(Shape::Time)
                 .query("created_before", "Submitted before this RFC 3339 time.")
+                .shaped(Shape::Time)
                 .json(200, "run-page", "A page of runs, without their steps."),
         ),
         route(
@@ -63,7 +71,9 @@ fn of_runs(followers: &Followers) -> Vec<Route> {
             follow(get(runs::on_get)),
             OperationDoc::new("getRun", "One run; with `wait`, when it has ended or the wait is over.")
                 .query("wait", "A duration of at most 60s, such as 30s.")
+                .shaped(Shape::Duration)
                 .query("until", "`final` (default) or `started`.")
+                .shaped(Shape::Word(&["final", "started"]))
                 .json(200, "run", "The run as it is."),
         ),
         route(
@@ -80,8 +90,11 @@ fn of_runs(followers: &Followers) -> Vec<Route> {
             follow(get(events::on_events)),
             OperationDoc::new("followEvents", "The events of a run, as a live stream or, for `Accept: application/json`, as a page.")
                 .query("after", "Number of the last event that the caller has.")
+                .shaped(POSITION)
                 .query("limit", "Most events of a page: 1 to 200.")
+                .shaped(LIMIT)
                 .header("Last-Event-ID", "Number of the last event that the caller has; wins over `after`.")
+                .shaped(POSITION)
                 .answer(200, SSE, "", "`id` is the number of the event, `event` its type, `data` the event; `end` is the last.")
                 .json(200, "", "A page of events."),
         ),
@@ -90,8 +103,11 @@ fn of_runs(followers: &Followers) -> Vec<Route> {
             get(logs::on_logs),
             OperationDoc::new("getLog", "A part of the log of an attempt, byte for byte.")
                 .query("from", "Byte position in the log; 0 by default.")
+                .shaped(POSITION)
                 .query("limit", "Most bytes: 1 to 8388608; 1048576 by default.")
+                .shaped(Shape::Number(1, 8_388_608))
                 .query("stream", "Only `stdout`, `stderr` or `system`; positions stay those of the whole log.")
+                .shaped(Shape::Word(&["stdout", "stderr", "system"]))
                 .answer(200, "text/plain", "", "Bytes; Hopyard-Log-Next is where to go on, Hopyard-Log-Complete whether that was the end."),
         ),
         route(
@@ -99,7 +115,9 @@ fn of_runs(followers: &Followers) -> Vec<Route> {
             follow(get(logs::on_stream)),
             OperationDoc::new("followLog", "The log of an attempt as a live stream.")
                 .query("from", "Byte position to start at; 0 by default.")
+                .shaped(POSITION)
                 .header("Last-Event-ID", "Position after the last chunk that the caller has; wins over `from`.")
+                .shaped(POSITION)
                 .answer(200, SSE, "", "`log` with a chunk and the position after it as `id`; `end` is the last."),
         ),
     ]
@@ -177,6 +195,7 @@ fn of_the_rest() -> Vec<Route> {
             get(workflows::on_get),
             OperationDoc::new("getWorkflow", "One workflow with definition and plan; its ETag is the hash.")
                 .query("version", "Number of a version; the newest by default.")
+                .shaped(Shape::Number(1, i32::MAX as u64))
                 .header("If-None-Match", "ETags that the caller has.")
                 .json(200, "workflow", "The workflow."),
         ),
@@ -194,6 +213,7 @@ fn of_the_rest() -> Vec<Route> {
             get(fleet::on_executors),
             OperationDoc::new("listExecutors", "Executors that have said hello: ready, draining or silent.")
                 .query("pool", "Name of a pool.")
+                .shaped(Shape::Name)
                 .json(200, "executor-page", "All executors."),
         )
         .global(),
@@ -202,7 +222,9 @@ fn of_the_rest() -> Vec<Route> {
             get(fleet::on_workspaces),
             OperationDoc::new("listWorkspaces", "Workspaces, newest first; removed ones only on request.")
                 .query("status", "active, kept, reclaimable or removed.")
+                .shaped(Shape::Word(&["active", "kept", "reclaimable", "removed"]))
                 .query("limit", "1 to 200.")
+                .shaped(LIMIT)
                 .json(200, "workspace-page", "Workspaces."),
         ),
         route(
@@ -210,7 +232,9 @@ fn of_the_rest() -> Vec<Route> {
             get(fleet::on_usage),
             OperationDoc::new("getUsage", "Usage of the runs submitted in a range of time, by workflow.")
                 .query("from", "Start of the range; 30 days before its end by default.")
+                .shaped(Shape::Time)
                 .query("to", "End of the range; now by default.")
+                .shaped(Shape::Time)
                 .json(200, "", "Sums by workflow."),
         ),
         route(
@@ -231,5 +255,5 @@ fn of_the_rest() -> Vec<Route> {
 }
 
 fn paged(operation: OperationDoc) -> OperationDoc {
-    operation.query("limit", "Most items: 1 to 200; 50 by default.").query("cursor", "`next_cursor` of the page before.")
+    operation.query("limit", "Most items: 1 to 200; 50 by default.").shaped(LIMIT).query("cursor", "`next_cursor` of the page before.")
 }

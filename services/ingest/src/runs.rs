@@ -12,12 +12,13 @@ use hopyard_contract::submit::{RunRequest, Submitted, SubmittedBatch, VerdictSta
 use serde_json::Value;
 
 use crate::accept::definition::Resolved;
-use crate::accept::request::{self, Form};
+use crate::accept::fields::check_line;
+use crate::accept::request::{self, Form, MAX_KEY};
 use crate::accept::{self, Decided, Key, Origin, Unprepared};
 use crate::door::Door;
 use crate::http::body::{JsonBody, OptionalJson};
 use crate::http::serve::Peer;
-use crate::http::{Namespace, OperationDoc, Route, run_id};
+use crate::http::{Namespace, OperationDoc, Route, Shape, run_id};
 use crate::kill::{self, Killed};
 use crate::problem::{Answer, Refusal};
 
@@ -32,6 +33,7 @@ pub fn routes() -> Vec<Route> {
             post(on_submit),
             OperationDoc::new("submitRun", "Submits one run")
                 .header("Idempotency-Key", KEY_DOC)
+                .shaped(Shape::Line(MAX_KEY))
                 .body("application/json", "run-request")
                 .json(201, "submitted", "The run is committed")
                 .json(202, "submitted", "The bus keeps the submission until a scheduler is back")
@@ -43,6 +45,7 @@ pub fn routes() -> Vec<Route> {
             post(on_submit_many),
             OperationDoc::new("submitRuns", "Submits up to 500 runs")
                 .header("Idempotency-Key", "Key of the body; run i gets the key `<key>#<i>` unless it has its own.")
+                .shaped(Shape::Line(MAX_KEY))
                 .body("application/json", "run-requests")
                 .json(200, "submitted-batch", "One verdict per run")
                 .json(202, "submitted-batch", "The bus keeps some of it until a scheduler is back"),
@@ -63,6 +66,7 @@ pub fn routes() -> Vec<Route> {
             post(on_rerun),
             OperationDoc::new("rerunRun", "Submits a run again with the same plan, inputs and repository")
                 .header("Idempotency-Key", KEY_DOC)
+                .shaped(Shape::Line(MAX_KEY))
                 .body("application/json", "rerun-request")
                 .optional()
                 .json(201, "submitted", "The new run is committed")
@@ -73,27 +77,27 @@ pub fn routes() -> Vec<Route> {
 }
 
 fn origin(namespace: &Namespace, headers: &HeaderMap) -> Result<Origin, Refusal> {
-    let text = |name: &str| headers.get(name).map(|v| v.to_str().map(str::to_owned));
-    let key = match text("idempotency-key") {
-        None => None,
-        Some(Ok(key)) if headers.get_all("idempotency-key").iter().count() == 1 => Some(Key::Explicit(key)),
-        Some(_) => {
-            return Err(Refusal::field(
-                422,
-                "control_char",
-                "/idempotency_key",
-                "the header Idempotency-Key stands once and is plain text",
-            ));
-        }
-    };
     Ok(Origin {
         door: "http",
         namespace: namespace.name.clone(),
         receipt: None,
         received_at: Utc::now(),
-        key,
-        traceparent: text("traceparent").and_then(Result::ok),
+        key: key(headers)?,
+        traceparent: headers.get("traceparent").and_then(|v| v.to_str().ok()).map(str::to_owned),
     })
+}
+
+/// The key in the header. What cannot be one is a bad head, so 400; the same text as a field of the body is a bad value.
+fn key(headers: &HeaderMap) -> Result<Option<Key>, Refusal> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let refuse = |code: &str, detail: &str| Refusal::field(400, code, "/idempotency_key", format!("the header Idempotency-Key: {detail}"));
+    if values.next().is_some() {
+        return Err(refuse("repeated_header", "it stands more than once"));
+    }
+    let text = value.to_str().map_err(|_| refuse("control_char", "it is not plain text"))?;
+    check_line(text, 1, MAX_KEY).map_err(|(code, detail)| refuse(code, &detail))?;
+    Ok(Some(Key::Explicit(text.to_owned())))
 }
 
 async fn on_submit(

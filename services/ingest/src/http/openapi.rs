@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{OperationDoc, PREFIX, Route};
+use super::{OperationDoc, PREFIX, Route, Shape};
 
 /// Makes the document.
 pub fn document(routes: &[Route], schemas: &BTreeMap<&'static str, Value>) -> Value {
@@ -42,7 +42,7 @@ fn operation(path: &str, doc: &OperationDoc, suffix: &str) -> Value {
     parameters.extend(
         doc.parameters
             .iter()
-            .map(|p| json!({ "in": p.place, "name": p.name, "required": false, "description": p.doc, "schema": { "type": "string" } })),
+            .map(|p| json!({ "in": p.place, "name": p.name, "required": false, "description": p.doc, "schema": schema_of(p.shape) })),
     );
     let mut responses = Map::new();
     for response in &doc.responses {
@@ -68,6 +68,18 @@ fn operation(path: &str, doc: &OperationDoc, suffix: &str) -> Value {
         operation["requestBody"] = json!({ "required": !doc.request_optional, "content": content });
     }
     operation
+}
+
+fn schema_of(shape: Shape) -> Value {
+    match shape {
+        Shape::Text => json!({ "type": "string" }),
+        Shape::Line(most) => json!({ "type": "string", "minLength": 1, "maxLength": most }),
+        Shape::Number(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        Shape::Name => json!({ "type": "string", "pattern": "^[a-z0-9_][a-z0-9_-]{0,63}$" }),
+        Shape::Time => json!({ "type": "string", "format": "date-time" }),
+        Shape::Duration => json!({ "type": "string", "pattern": "^[0-9]{1,9}(ms|s|m|h|d)$" }),
+        Shape::Word(words) => json!({ "type": "string", "enum": words }),
+    }
 }
 
 fn media(schema: &str) -> Value {

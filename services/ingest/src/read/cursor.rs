@@ -12,7 +12,7 @@ use crate::problem::Answer;
 const SEAL: usize = 16;
 
 /// The cursor of a list after the item with this key.
-pub(crate) fn seal(list: &str, namespace: &Name, key: &str) -> String {
+pub fn seal(list: &str, namespace: &Name, key: &str) -> String {
     URL_SAFE_NO_PAD.encode(format!("{}{key}", checksum(list, namespace, key)))
 }
 
@@ -28,7 +28,8 @@ pub(crate) fn read<K: std::str::FromStr>(params: &Params, list: &str, namespace:
     }
 }
 
-fn open(list: &str, namespace: &Name, cursor: &str) -> Option<String> {
+/// The key in a cursor, if this list of this namespace has given it out.
+pub fn open(list: &str, namespace: &Name, cursor: &str) -> Option<String> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
     let (seal, key) = text.split_at_checked(SEAL)?;
     (seal == checksum(list, namespace, key)).then(|| key.to_owned())

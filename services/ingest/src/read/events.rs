@@ -54,7 +54,14 @@ pub(crate) async fn on_events(
 
 /// Where to go on: the header of a browser that reconnects, else the parameter.
 fn after(params: &Params, headers: &HeaderMap) -> Answer<u64> {
-    let given = sse::header(headers, "last-event-id").or_else(|| params.one("after"));
+    position(sse::header(headers, "last-event-id").or_else(|| params.one("after")))
+}
+
+/// The number of the last event that a caller has; 0 before the first.
+///
+/// # Errors
+/// 400 `bad_event_id`.
+pub fn position(given: Option<&str>) -> Answer<u64> {
     match given.map(number) {
         None => Ok(0),
         // No run gets near this; the stores count in signed numbers.

@@ -14,7 +14,10 @@ const MAX_LABELS: usize = 16;
 pub(crate) const LIST: &str = "runs";
 
 /// Reads all filters of `GET /runs`; `limit` is the number of items asked for.
-pub(crate) fn read(params: &Params, namespace: &Name) -> Answer<RunFilter> {
+///
+/// # Errors
+/// 400 or 422 for the first parameter that is wrong.
+pub fn read(params: &Params, namespace: &Name) -> Answer<RunFilter> {
     params.allow(&["workflow", "repo", "session", "created_after", "created_before", "limit", "cursor"], &["status", "label"])?;
     let (created_after, created_before) = params.range("created_after", "created_before")?;
     Ok(RunFilter {

@@ -1,6 +1,7 @@
 //! Query parameters: each is known, given at most once unless it is a list, and read by one rule for its kind.
 
 use axum::extract::{FromRequestParts, Query};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::Name;
@@ -23,20 +24,33 @@ pub(crate) type Bound = Option<DateTime<Utc>>;
 
 /// The decoded query of a request.
 #[derive(Debug, Default)]
-pub(crate) struct Params(Vec<(String, String)>);
+pub struct Params(Vec<(String, String)>);
 
 impl<S: Sync> FromRequestParts<S> for Params {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        match Query::<Vec<(String, String)>>::try_from_uri(&parts.uri) {
-            Ok(Query(pairs)) => Ok(Self(pairs)),
-            Err(error) => Err(Refusal::new(400, "bad_query", format!("the query cannot be read: {error}"))),
-        }
+        Self::of_uri(&parts.uri)
     }
 }
 
 impl Params {
+    fn of_uri(uri: &Uri) -> Answer<Self> {
+        match Query::<Vec<(String, String)>>::try_from_uri(uri) {
+            Ok(Query(pairs)) => Ok(Self(pairs)),
+            Err(error) => Err(Refusal::new(400, "bad_query", format!("the query cannot be read: {error}"))),
+        }
+    }
+
+    /// Reads the text after the question mark.
+    ///
+    /// # Errors
+    /// 400 `bad_query` for what is no query.
+    pub fn of_query(query: &str) -> Answer<Self> {
+        let uri: Uri = format!("/?{query}").parse().map_err(|_| Refusal::new(400, "bad_query", "the query cannot be read"))?;
+        Self::of_uri(&uri)
+    }
+
     /// Refuses what is neither among `single` nor among `lists`, and what is given twice but no list.
     pub(crate) fn allow(&self, single: &[&str], lists: &[&str]) -> Answer<()> {
         for (i, (name, value)) in self.0.iter().enumerate() {
@@ -146,12 +160,10 @@ fn with_plus(text: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use axum::http::Uri;
 
     /// The parameters of a query text.
     pub(crate) fn params(query: &str) -> Params {
-        let uri: Uri = format!("/x?{query}").parse().unwrap();
-        Params(Query::try_from_uri(&uri).unwrap().0)
+        Params::of_query(query).unwrap()
     }
 
     /// Status and code of a refusal.
