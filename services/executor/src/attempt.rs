@@ -34,6 +34,7 @@ pub(crate) fn start(executor: &Arc<Executor>, grant: Grant, live: Arc<Attempt>) 
     executor.ctx.tasks.spawn_part("attempt", async move {
         let dir = own.settings.spool.join(grant.attempt.to_string());
         let line = AssertUnwindSafe(own.carry_out(&grant, &live, &dir)).catch_unwind().await;
+        live.close();
         own.live.free_slot();
         own.reporter.ring();
         let finished = line.unwrap_or_else(|_| {
@@ -82,6 +83,7 @@ impl Executor {
         if live.standing().borrow().kill.is_some() {
             return ended(grant, Outcome::Killed);
         }
+        self.live.end_earlier(&grant.attempt).await;
         let began = BootInstant::now();
         let ready = match self.workspaces.open(grant, &dir.join("work"), &self.blobs).await {
             Ok(ready) => ready,
@@ -98,6 +100,10 @@ impl Executor {
 
     /// Runs a script from its start to the end of its whole tree.
     async fn run(self: &Arc<Self>, grant: &Grant, live: &Arc<Attempt>, dir: &Path, ready: &Ready, script: &str) -> Finished {
+        // Nothing has run yet that could be held still.
+        if let Err(outcome) = live.relied_on(self.settings.freeze_limit).await {
+            return self.close(grant, dir, ready, None, outcome).await;
+        }
         let process = match self.spawn(grant, live, dir, ready, script).await {
             Ok(process) => process,
             Err(error) => return self.close(grant, dir, ready, None, failed(FailureCode::SetupError, format!("{error:#}"))).await,
@@ -155,14 +161,15 @@ impl Executor {
             Some(&self.settings.path),
             &grant.env,
         )?;
-        let (length, left) = live.lease();
+        let lease = live.lease();
         let limits = Limits {
             grace_ms: grant.grace_ms.unwrap_or_else(|| u64::try_from(self.settings.grace.as_millis()).unwrap_or(10_000)),
             timeout_ms: grant.timeout_ms,
             idle_timeout_ms: grant.idle_timeout_ms,
             log_cap_bytes: self.settings.log_cap,
             processes: self.settings.step_processes,
-            lease: Some(Lease::new(length, left)),
+            lease: Some(Lease::new(lease.length(), lease.left())),
+            freeze_limit_ms: u64::try_from(self.settings.freeze_limit.as_millis()).unwrap_or(u64::MAX),
         };
         let step = StepSpec { attempt, argv, env, cwd: ready.path.clone(), limits };
         let spec = ProcessSpec { program: self.settings.program.clone(), dir: dir.to_owned(), cgroup: None, step };
@@ -185,6 +192,7 @@ impl Executor {
     ) -> Finished {
         let mut finished = ended(grant, outcome);
         finished.before = ready.before.clone();
+        let held_too_long = process.as_ref().is_some_and(|(facts, _)| facts.kind == ExitKind::LeaseLost);
         if let Some((facts, process)) = process {
             finished.pid = process.started().await.and_then(|pid| u32::try_from(pid).ok());
             finished.workspace = Some(ready.path.display().to_string());
@@ -205,6 +213,7 @@ impl Executor {
             workflow: &grant.workflow,
             session: grant.workspace.session.as_ref(),
             branch: &grant.workspace.branch,
+            quarantined: held_too_long || self.is_stale(grant),
         };
         match self.keep(grant, ready, &author, dir).await {
             Ok(kept) => {
@@ -221,6 +230,11 @@ impl Executor {
         finished.log = self.until_stored(grant, || logs::store(&self.blobs, dir)).await.unwrap_or_default();
         hopyard_runtime::failpoint!("executor.log.uploaded");
         finished
+    }
+
+    /// Whether the attempt is known not to be ours any more.
+    fn is_stale(&self, grant: &Grant) -> bool {
+        self.live.get(&grant.attempt).is_none_or(|live| live.standing().borrow().stale)
     }
 
     async fn keep(&self, grant: &Grant, ready: &Ready, author: &Author<'_>, dir: &Path) -> anyhow::Result<Kept> {

@@ -1,4 +1,5 @@
-//! Delivery: the run's branch is pushed and merged, each outward act only while the lease leaves time for it.
+//! Delivery: the run's branch is pushed and merged, each outward act only while the lease can be relied on; an act waits
+//! while it is overdue.
 //!
 //! There is no process: git runs in the mirror, where no code of a step has ever been. Every act is one that may be
 //! repeated, so an attempt whose answer was lost is simply made again.
@@ -39,7 +40,9 @@ impl Executor {
         let (pid, started_at) = (std::process::id(), Utc::now());
         self.report_started(grant, ready, pid).await;
         let delivered = match ready.work().await {
-            Some((mirror, base, head)) => Delivery { grant, live, deliver, mirror, base, head }.carry_out().await,
+            Some((mirror, base, head)) => {
+                Delivery { grant, live, freeze_limit: self.settings.freeze_limit, deliver, mirror, base, head }.carry_out().await
+            }
             None => Err(failed(FailureCode::SetupError, "the run has no repository to deliver to".to_owned())),
         };
         let (outcome, outputs) = match delivered {
@@ -61,6 +64,8 @@ impl Executor {
 struct Delivery<'a> {
     grant: &'a Grant,
     live: &'a Attempt,
+    /// Longest time that an act waits for an overdue lease.
+    freeze_limit: Duration,
     deliver: &'a Deliver,
     mirror: Mirror,
     base: String,
@@ -109,7 +114,7 @@ impl Delivery<'_> {
     async fn act<T, F: Future<Output = hopyard_worktree::Result<T>>>(&self, act: impl Fn() -> F) -> Result<T, Outcome> {
         let mut pauses = PAUSES.into_iter();
         loop {
-            self.may_act()?;
+            self.live.relied_on(self.freeze_limit).await?;
             let error = match act().await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
@@ -122,17 +127,6 @@ impl Delivery<'_> {
                 .await
                 .map(drop)
                 .unwrap_or_default();
-        }
-    }
-
-    /// Fenced: another executor may act as soon as the lease is over, so the last third of it is too short to begin in.
-    fn may_act(&self) -> Result<(), Outcome> {
-        let standing = self.live.standing().borrow().clone();
-        let (length, left) = self.live.lease();
-        match standing {
-            standing if standing.kill.is_some() => Err(Outcome::Killed),
-            standing if standing.stale || standing.hand_back || left < length / 3 => Err(Outcome::HandedBack),
-            _ => Ok(()),
         }
     }
 }

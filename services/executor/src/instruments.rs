@@ -23,6 +23,38 @@ pub(crate) fn slots() -> &'static IntGaugeVec {
     CELL.get_or_init(|| gauge("hopyard_executor_slots", "Slots of this executor by state.", &["state"]))
 }
 
+/// Attempts that wait for a renewal of their lease, with a tree that is held still or before an outward act.
+pub(crate) fn frozen() -> &'static IntGaugeVec {
+    static CELL: OnceLock<IntGaugeVec> = OnceLock::new();
+    CELL.get_or_init(|| gauge("hopyard_executor_frozen_attempts", "Attempts that are held still because their lease is overdue.", &[]))
+}
+
+/// Freezes by what happened: `frozen`, then `thawed` (renewed in time) or `ended`.
+pub(crate) fn freezes() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| {
+        counter("hopyard_executor_freezes_total", "Attempts that were held still, gone on (thawed) or ended while held.", &["event"])
+    })
+}
+
+/// Counts one attempt as held still for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Frozen(());
+
+impl Frozen {
+    pub(crate) fn begin() -> Self {
+        freezes().with_label_values(&["frozen"]).inc();
+        frozen().with_label_values::<&str>(&[]).inc();
+        Self(())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        frozen().with_label_values::<&str>(&[]).dec();
+    }
+}
+
 /// Time to make or re-open a workspace.
 pub(crate) fn workspace_seconds() -> &'static HistogramVec {
     static CELL: OnceLock<HistogramVec> = OnceLock::new();

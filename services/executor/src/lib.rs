@@ -79,6 +79,7 @@ impl Executor {
             free: self.live.free(),
             claimed_ms_ago: self.live.claimed_ago().map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
             disk_free: self.settings.disk_free(),
+            frozen: self.live.frozen(),
             ..self.ctx.beat()
         }
     }

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hopyard_contract::message::{Grant, KillOrder};
+use hopyard_contract::message::{Grant, KillOrder, Outcome};
 use hopyard_contract::{AttemptId, RunId};
 use hopyard_runtime::bounds;
 use hopyard_runtime::clock::BootInstant;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::instruments;
+use crate::instruments::{self, Frozen};
 use crate::process::StepProcess;
 
 /// A kill of an unknown run is remembered this long, because its claim may be on its way.
@@ -50,14 +50,40 @@ pub(crate) struct Attempt {
     pub(crate) id: AttemptId,
     pub(crate) token: Uuid,
     inner: Mutex<Inner>,
+    lease: watch::Sender<Held>,
     changed: watch::Sender<Standing>,
 }
 
+#[derive(Default)]
 struct Inner {
-    /// When the last answered claim or renewal was sent: the age of the lease.
-    renewed: BootInstant,
-    lease: Duration,
     process: Option<StepProcess>,
+    /// Counts the attempt as held still while it waits for its lease without a process.
+    frozen: Option<Frozen>,
+}
+
+/// The lease of an attempt by the executor's own count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    /// When the last answered claim or renewal was sent: the age of the lease.
+    sent: BootInstant,
+    length: Duration,
+}
+
+impl Held {
+    /// The whole length.
+    pub(crate) fn length(self) -> Duration {
+        self.length
+    }
+
+    /// What is left of it.
+    pub(crate) fn left(self) -> Duration {
+        self.length.saturating_sub(self.sent.elapsed())
+    }
+
+    /// Another executor may act as soon as the lease is over, so the last third of it is too short to begin anything in.
+    pub(crate) fn is_overdue(self) -> bool {
+        self.left() < self.length / 3
+    }
 }
 
 /// How an attempt stands with the scheduler.
@@ -71,6 +97,8 @@ pub(crate) struct Standing {
     pub(crate) settled: bool,
     /// The executor drains and gives the attempt back.
     pub(crate) hand_back: bool,
+    /// Nothing of it runs any more, and its work is kept.
+    pub(crate) closed: bool,
 }
 
 impl Live {
@@ -144,13 +172,14 @@ impl Live {
         if state.attempts.contains_key(&grant.attempt) {
             return None;
         }
-        let inner = Inner { renewed: sent, lease: Duration::from_millis(grant.lease_ms), process: None };
+        let held = Held { sent, length: Duration::from_millis(grant.lease_ms) };
         let kill = state.killed.get(&grant.attempt.run).filter(|(_, at)| at.elapsed() < REMEMBERED).map(|(order, _)| order.clone());
         let standing = Standing { kill, ..Standing::default() };
         let attempt = Arc::new(Attempt {
             id: grant.attempt.clone(),
             token: grant.token,
-            inner: Mutex::new(inner),
+            inner: Mutex::default(),
+            lease: watch::channel(held).0,
             changed: watch::channel(standing).0,
         });
         state.attempts.insert(grant.attempt.clone(), attempt.clone());
@@ -179,6 +208,22 @@ impl Live {
 
     pub(crate) fn get(&self, id: &AttemptId) -> Option<Arc<Attempt>> {
         self.state().attempts.get(id).cloned()
+    }
+
+    /// Attempts that are held still because their lease is overdue.
+    pub(crate) fn frozen(&self) -> u32 {
+        u32::try_from(self.all().iter().filter(|attempt| attempt.is_frozen()).count()).unwrap_or(u32::MAX)
+    }
+
+    /// A later attempt of a step was granted, so what is left here of the earlier ones counts no more; returns when nothing
+    /// of them runs and their work is kept.
+    pub(crate) async fn end_earlier(&self, id: &AttemptId) {
+        for earlier in self.all().into_iter().filter(|a| a.id.run == id.run && a.id.step == id.step && a.id.n < id.n) {
+            tracing::info!(attempt = %earlier.id, by = id.n, "an attempt is ended because a later one was granted");
+            earlier.stale();
+            // Dropped without a word: it has left.
+            earlier.standing().wait_for(|s| s.closed).await.map(drop).unwrap_or_default();
+        }
     }
 
     /// Ends the attempts of a run, now or when they come.
@@ -211,16 +256,61 @@ impl Attempt {
         self.changed.subscribe()
     }
 
-    /// Length of the lease and what is left of it.
-    pub(crate) fn lease(&self) -> (Duration, Duration) {
+    /// The lease as it is now.
+    pub(crate) fn lease(&self) -> Held {
+        *self.lease.borrow()
+    }
+
+    /// Whether the attempt waits for its lease.
+    pub(crate) fn is_frozen(&self) -> bool {
         let inner = self.inner();
-        (inner.lease, inner.lease.saturating_sub(inner.renewed.elapsed()))
+        inner.frozen.is_some() || inner.process.as_ref().is_some_and(StepProcess::is_frozen)
+    }
+
+    /// Waits, at most for `limit`, until the lease can be relied on: nothing outward begins and no process is started while
+    /// it is overdue, just as the shim holds a process that runs.
+    ///
+    /// # Errors
+    /// How the attempt ends instead.
+    pub(crate) async fn relied_on(&self, limit: Duration) -> Result<(), Outcome> {
+        let (mut lease, mut standing) = (self.lease.subscribe(), self.changed.subscribe());
+        let began = BootInstant::now();
+        let ended = loop {
+            let now = standing.borrow_and_update().clone();
+            if now.kill.is_some() {
+                break Err(Outcome::Killed);
+            }
+            if now.stale || now.hand_back {
+                break Err(Outcome::HandedBack);
+            }
+            if !lease.borrow_and_update().is_overdue() {
+                break Ok(());
+            }
+            let left = limit.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                tracing::warn!(attempt = %self.id, "the lease was not renewed for too long: the attempt ends");
+                break Err(Outcome::HandedBack);
+            }
+            self.inner().frozen.get_or_insert_with(|| {
+                tracing::warn!(attempt = %self.id, "the lease is overdue: the attempt waits until it is renewed");
+                Frozen::begin()
+            });
+            tokio::select! {
+                _ = lease.changed() => {}
+                _ = standing.changed() => {}
+                () = tokio::time::sleep(left) => {}
+            }
+        };
+        if self.inner().frozen.take().is_some() {
+            instruments::freezes().with_label_values(&[if ended.is_ok() { "thawed" } else { "ended" }]).inc();
+        }
+        ended
     }
 
     /// The process runs: renewals and kills reach it from now on, and those that came before are told at once.
     pub(crate) fn attach(&self, process: StepProcess) {
         let mut inner = self.inner();
-        process.renew(inner.lease.saturating_sub(inner.renewed.elapsed()));
+        process.renew(self.lease().left());
         inner.process = Some(process.clone());
         drop(inner);
         let standing = self.changed.borrow().clone();
@@ -233,11 +323,11 @@ impl Attempt {
 
     /// A renewal that was sent at `sent` was answered well.
     pub(crate) fn renewed(&self, sent: BootInstant, lease: Duration) {
-        let mut inner = self.inner();
-        inner.renewed = sent;
-        inner.lease = lease;
+        let held = Held { sent, length: lease };
+        let inner = self.inner();
+        self.lease.send_replace(held);
         if let Some(process) = &inner.process {
-            process.renew(lease.saturating_sub(sent.elapsed()));
+            process.renew(held.left());
         }
     }
 
@@ -257,6 +347,11 @@ impl Attempt {
         if let Some(process) = &self.inner().process {
             process.kill("lease", true);
         }
+    }
+
+    /// Nothing of it runs any more, and its work is kept: another attempt may use the workspace.
+    pub(crate) fn close(&self) {
+        self.changed.send_modify(|s| s.closed = true);
     }
 
     pub(crate) fn settled(&self) {

@@ -69,6 +69,8 @@ pub(crate) struct State {
     pub(crate) pid: Option<i32>,
     /// Bytes of the merged log in the spool.
     pub(crate) spooled: u64,
+    /// Whether the shim holds the tree still because the lease is overdue.
+    pub(crate) frozen: bool,
     /// Processes that survived SIGKILL so far.
     pub(crate) stuck: Vec<i32>,
     /// The end, once the whole tree is gone.
@@ -136,6 +138,11 @@ impl StepProcess {
     /// Processes of the step that survived SIGKILL for seconds (uninterruptible, or of another user); usually empty.
     pub fn stuck(&self) -> Vec<i32> {
         self.state.borrow().stuck.clone()
+    }
+
+    /// Whether the tree is held still because its lease is overdue.
+    pub fn is_frozen(&self) -> bool {
+        self.state.borrow().frozen
     }
 
     /// Bytes of the merged log that the shim has announced so far.

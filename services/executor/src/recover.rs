@@ -57,6 +57,7 @@ impl Executor {
             None => self.lost(&grant, &dir).await,
         };
         let Some(live) = self.live.enter(&grant, BootInstant::now()) else { return Ok(()) };
+        live.close();
         self.live.free_slot();
         self.report_until_settled(finished, &live, &dir).await;
         self.live.leave(&grant.attempt);
@@ -70,6 +71,7 @@ impl Executor {
             workflow: &grant.workflow,
             session: grant.workspace.session.as_ref(),
             branch: &grant.workspace.branch,
+            quarantined: false,
         };
         let kept = match self.workspaces.reopen(grant).await {
             Some(ready) => ready.keep(&author, &self.blobs, dir).await.unwrap_or_else(|error| {

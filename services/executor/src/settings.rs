@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) pool: Name,
     pub(crate) slots: u32,
     pub(crate) grace: Duration,
+    /// Longest time that an attempt is held still while its lease is overdue.
+    pub(crate) freeze_limit: Duration,
     pub(crate) log_cap: u64,
     /// Processes of one step at once.
     pub(crate) step_processes: u64,
@@ -52,6 +54,7 @@ impl Settings {
             pool: config.parsed("POOL", Name::default_pool())?,
             slots,
             grace: config.span("GRACE", 10_000)?.std(),
+            freeze_limit: config.span("FREEZE_LIMIT", 600_000)?.std(),
             log_cap: config.parsed("LOG_CAP", 64 << 20)?,
             step_processes: config.parsed("STEP_PROCESSES", 4096)?,
             path: config.text("STEP_PATH", &path),

@@ -89,6 +89,8 @@ pub(crate) struct Author<'a> {
     pub(crate) workflow: &'a Name,
     pub(crate) session: Option<&'a Name>,
     pub(crate) branch: &'a str,
+    /// Somebody else may have the step by now: the work is kept, and the run's branch does not follow it.
+    pub(crate) quarantined: bool,
 }
 
 /// Why there is no workspace.
@@ -254,6 +256,11 @@ impl Ready {
         write_record(&self.path, &git.record).await?;
         let (mirror, record) = (git.workspace.mirror().clone(), git.record.clone());
         drop(state);
+        if !author.quarantined {
+            // The branch lives in our mirror: it simply follows the work.
+            mirror.point_branch(author.branch, &commit).await.context("the branch could not be set")?;
+            hopyard_runtime::failpoint!("executor.branch.set");
+        }
         let result = hand_over(&mirror, &record, &commit, author.branch, blobs, scratch).await?;
         hopyard_runtime::failpoint!("executor.blobs.uploaded");
         Ok(Kept { snapshot: Some(commit), result: Some(result) })
@@ -287,7 +294,7 @@ async fn snapshot(git: &mut Git, author: &Author<'_>) -> anyhow::Result<String> 
 /// Before a retry: what the attempt before left is kept under its own ref, then tracked files are reset.
 async fn keep_and_reset(git: &mut Git, grant: &Grant, commit: &str) -> anyhow::Result<()> {
     let earlier = AttemptId { n: grant.attempt.n.saturating_sub(1), ..grant.attempt.clone() };
-    let author = Author { attempt: &earlier, workflow: &grant.workflow, session: None, branch: "" };
+    let author = Author { attempt: &earlier, workflow: &grant.workflow, session: None, branch: "", quarantined: true };
     snapshot(git, &author).await?;
     git.workspace.reset_to(commit).await.context("the workspace could not be reset for the retry")?;
     hopyard_runtime::failpoint!("executor.workspace.reset");
@@ -326,7 +333,7 @@ async fn restore_commit(mirror: &Mirror, restore: &Restore, path: &Path, blobs: 
     Ok(commit.clone())
 }
 
-/// Sets the branch and stores patch and bundle.
+/// Stores patch and bundle.
 async fn hand_over(mirror: &Mirror, record: &Record, head: &str, branch: &str, blobs: &Blobs, scratch: &Path) -> anyhow::Result<GitResult> {
     let base = record.base.as_str();
     let mut result = GitResult {
@@ -339,9 +346,6 @@ async fn hand_over(mirror: &Mirror, record: &Record, head: &str, branch: &str, b
         patch: None,
         bundle: None,
     };
-    // The branch lives in our mirror: it simply follows the work.
-    mirror.point_branch(branch, head).await.context("the branch could not be set")?;
-    hopyard_runtime::failpoint!("executor.branch.set");
     if base == head {
         return Ok(result);
     }

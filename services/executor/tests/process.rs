@@ -6,6 +6,8 @@
 mod bench;
 #[path = "process/ending.rs"]
 mod ending;
+#[path = "process/freezing.rs"]
+mod freezing;
 #[path = "process/output.rs"]
 mod output;
 #[path = "process/starting.rs"]
@@ -54,6 +56,14 @@ const CASES: &[Case] = cases![
     ending::force_does_not_wait_for_the_grace,
     ending::a_tree_that_forks_all_the_time_is_caught,
     ending::a_lost_lease_ends_the_step_before_it_expires,
+    freezing::a_tree_is_held_still_until_its_lease_is_renewed,
+    freezing::time_that_is_held_counts_for_no_limit,
+    freezing::a_lease_that_stays_away_ends_the_step_at_the_limit,
+    freezing::a_forking_tree_does_not_slip_through,
+    freezing::a_held_step_may_clean_up_while_its_lease_lasts,
+    freezing::a_held_step_does_not_outlive_its_executor,
+    freezing::what_had_stopped_itself_stays_stopped,
+    freezing::a_shell_with_job_control_notices_nothing,
     ending::renewals_keep_a_step_alive,
     ending::dropping_the_supervision_ends_the_tree,
     ending::dropping_the_last_handle_ends_the_tree,

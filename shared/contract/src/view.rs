@@ -447,6 +447,9 @@ pub struct ExecutorView {
     /// Free slots, by its last beat.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub free: Option<u32>,
+    /// Attempts that it holds still because their lease is overdue, by its last beat.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub frozen: Option<u32>,
     /// Last beat or hello.
     #[serde(with = "crate::time::instant")]
     #[schemars(with = "DateTime<Utc>")]

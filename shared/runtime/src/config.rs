@@ -47,6 +47,16 @@ pub const SETTINGS: &[Setting] = &[
     setting("LEASE", "20s", "Length of a lease (scheduler)."),
     setting("RENEW", "5s", "Time between renewals (scheduler tells executors)."),
     setting("GRACE", "10s", "Time between TERM and KILL when a step is ended."),
+    setting(
+        "FREEZE_LIMIT",
+        "10m",
+        "Longest time that a step is held still while its lease cannot be renewed (executor); then it is ended and its work kept. `1ms` ends it at once.",
+    ),
+    setting(
+        "DRAIN_DELAY",
+        "5s",
+        "Time for which a door that was told to stop goes on answering while /readyz says that it drains: longer than a load balancer needs to see it (ingest).",
+    ),
     setting("BLOBS", "<data dir>/blobs", "Blob store: a directory that all hosts share, or an object store's URL."),
     setting(
         "REPO_ALLOW",

@@ -31,6 +31,8 @@ pub struct Process {
     pub session: i32,
     /// Whether it has ended and only waits to be reaped.
     pub zombie: bool,
+    /// What it is doing, by the kernel's letter: `R`, `S`, `D`, `T` (stopped), `t` (stopped by a tracer) and so on.
+    pub state: char,
 }
 
 /// What a sweep did.
@@ -65,7 +67,8 @@ fn parse_stat(pid: i32, stat: &str) -> Option<Process> {
     let mut fields = fields.split_ascii_whitespace();
     let state = fields.next()?;
     let mut number = || fields.next()?.parse().ok();
-    Some(Process { pid, parent: number()?, group: number()?, session: number()?, zombie: matches!(state, "Z" | "X") })
+    let state = state.chars().next()?;
+    Some(Process { pid, parent: number()?, group: number()?, session: number()?, zombie: matches!(state, 'Z' | 'X'), state })
 }
 
 /// Living descendants of `root`, itself not among them.
@@ -156,13 +159,13 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, parent: i32) -> Process {
-        Process { pid, parent, group: pid, session: 1, zombie: false }
+        Process { pid, parent, group: pid, session: 1, zombie: false, state: 'S' }
     }
 
     #[test]
     fn a_name_full_of_traps_does_not_hide_a_process() {
         let stat = "42 (a) R 1 (x) y) S 7 8 9 0 -1 4194560 1";
-        let expected = Process { pid: 42, parent: 7, group: 8, session: 9, zombie: false };
+        let expected = Process { pid: 42, parent: 7, group: 8, session: 9, zombie: false, state: 'S' };
         assert_eq!(parse_stat(42, stat), Some(expected));
         assert!(parse_stat(42, "42 (x) Z 7 8 9 0").unwrap().zombie);
         assert_eq!(parse_stat(42, "42 (x"), None);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hopyard_contract::Name;
 use hopyard_contract::message::Beat;
+use hopyard_contract::view::ComponentHealth;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Readiness};
@@ -51,6 +52,7 @@ impl Context {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             disk_free: 0,
             outbox_ms: 0,
+            frozen: 0,
         }
     }
 }
@@ -87,7 +89,7 @@ where
     let readiness = Readiness::default();
     let admin = admin::serve(&tasks, &config.text("ADMIN_ADDR", "127.0.0.1:0"), readiness.clone()).await?;
     let context = Context { service, id: id.clone(), host, config, bus, topology, tasks: tasks.clone(), readiness, admin };
-    start(context).await?;
+    start(context.clone()).await?;
     tracing::info!(service, id = id.as_str(), admin = %admin, "ready");
 
     let failed = tasks.failed().clone();
@@ -98,16 +100,22 @@ where
         () = failed.cancelled() => {}
     }
     tasks.draining().cancel();
+    context.readiness.set("process", ComponentHealth::degraded("draining", "takes nothing new and ends soon"));
+    let mut at_once = false;
     if !failed.is_cancelled() {
         tokio::select! {
             () = tasks.stopping().cancelled() => {}
             () = tokio::time::sleep(DRAIN_LIMIT) => tracing::warn!(service, "draining took too long"),
-            _ = terminate.recv() => tracing::info!(service, "told to stop again: ending now"),
-            _ = interrupt.recv() => tracing::info!(service, "interrupted again: ending now"),
+            _ = terminate.recv() => at_once = true,
+            _ = interrupt.recv() => at_once = true,
             () = failed.cancelled() => {}
         }
     }
     tasks.stopping().cancel();
+    if at_once {
+        tracing::info!(service, "told to stop again: ending now");
+        return Ok(());
+    }
     if tokio::time::timeout(Duration::from_secs(5), tasks.finished()).await.is_err() {
         tracing::warn!(service, "some tasks did not end in time");
     }

@@ -21,6 +21,7 @@ struct Bench {
     mirror: Mirror,
     base: String,
     head: String,
+    freeze_limit: Duration,
 }
 
 impl Bench {
@@ -43,7 +44,7 @@ impl Bench {
         let head = workspace.snapshot(snapshot).await.unwrap().commit;
         let grant = grant(url);
         let live = Live::new(1).enter(&grant, BootInstant::now()).unwrap();
-        Self { dir, grant, live, mirror, base, head }
+        Self { dir, grant, live, mirror, base, head, freeze_limit: Duration::ZERO }
     }
 
     fn clone(&self) -> PathBuf {
@@ -59,7 +60,9 @@ impl Bench {
     async fn deliver(&self, push: bool, merge: Option<&str>) -> Result<Outputs, Outcome> {
         let deliver = Deliver { push, merge: merge.map(str::to_owned) };
         let (mirror, base, head) = (self.mirror.clone(), self.base.clone(), self.head.clone());
-        Delivery { grant: &self.grant, live: &self.live, deliver: &deliver, mirror, base, head }.carry_out().await
+        Delivery { grant: &self.grant, live: &self.live, freeze_limit: self.freeze_limit, deliver: &deliver, mirror, base, head }
+            .carry_out()
+            .await
     }
 }
 
@@ -209,9 +212,28 @@ async fn nothing_is_done_without_a_good_lease() {
     assert_eq!(refuse(killed).await, Err(Outcome::Killed));
     // As if the claim had been sent long ago: a third of nothing is left.
     let short = Live::new(1).enter(&Grant { lease_ms: 1, ..bench.grant.clone() }, BootInstant::now()).unwrap();
-    while short.lease().1 > Duration::ZERO {
+    while !short.lease().is_overdue() {
         tokio::task::yield_now().await;
     }
     assert_eq!(refuse(short).await, Err(Outcome::HandedBack));
     assert!(bench.deliver(true, None).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_delivery_waits_for_an_overdue_lease_and_goes_on_when_it_is_renewed() {
+    let mut bench = Bench::new().await;
+    bench.freeze_limit = Duration::from_secs(600);
+    bench.live = Live::new(1).enter(&Grant { lease_ms: 1, ..bench.grant.clone() }, BootInstant::now()).unwrap();
+    while !bench.live.lease().is_overdue() {
+        tokio::task::yield_now().await;
+    }
+    let renew = async {
+        while !bench.live.is_frozen() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((bench.at(BRANCH), bench.at("main")), (None, Some(bench.base.clone())), "nothing is pushed meanwhile");
+        bench.live.renewed(BootInstant::now(), Duration::from_secs(600));
+    };
+    let (delivered, ()) = tokio::join!(bench.deliver(true, None), renew);
+    assert_eq!(delivered, outputs([("changed", "true"), ("pushed", "created")]));
 }

@@ -1,5 +1,6 @@
 //! The cgroup v2 of a step, where the service was delegated one: its whole tree dies by one write.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,22 @@ impl StepCgroup {
     /// Kills everything in the group, also what is being forked just now.
     pub(super) fn kill(&self) -> io::Result<()> {
         fs::write(self.step.join("cgroup.kill"), "1")
+    }
+
+    /// Holds everything in the group still, or lets it go on.
+    pub(super) fn freeze(&self, still: bool) -> io::Result<()> {
+        fs::write(self.step.join("cgroup.freeze"), if still { "1" } else { "0" })
+    }
+
+    /// Whether everything in the group is held still.
+    pub(super) fn is_frozen(&self) -> bool {
+        fs::read_to_string(self.step.join("cgroup.events")).is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
+    }
+
+    /// Processes of the group.
+    pub(super) fn members(&self) -> HashSet<i32> {
+        let procs = fs::read_to_string(self.step.join("cgroup.procs")).unwrap_or_default();
+        procs.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     /// Whether the kernel killed a process of the group for want of memory; false where memory is not accounted.

@@ -40,6 +40,13 @@ pub enum Report {
         /// Bytes of the merged log.
         bytes: u64,
     },
+    /// The lease is overdue: the tree is held still.
+    Frozen,
+    /// The lease was renewed: the tree goes on.
+    Thawed {
+        /// Milliseconds for which it was held still.
+        after_ms: u64,
+    },
     /// These processes live on after SIGKILL; empty once they are gone.
     Stuck {
         /// Their process ids.

@@ -57,6 +57,9 @@ pub struct ExitFacts {
     /// When nothing of it was left.
     #[serde(with = "micros")]
     pub finished_at: DateTime<Utc>,
+    /// Milliseconds for which the tree was held still because its lease was overdue.
+    #[serde(default)]
+    pub frozen_ms: u64,
     /// How many processes outlived the command and were ended by the shim.
     pub leftover_killed: u32,
     /// Whether a process outside of the tree kept an output pipe open.
@@ -84,6 +87,7 @@ impl ExitFacts {
             error: None,
             started_at: None,
             finished_at: Utc::now(),
+            frozen_ms: 0,
             leftover_killed: 0,
             pipes_leaked: false,
             log_bytes: 0,

@@ -1,5 +1,6 @@
 //! The shim: a small process of one thread that owns one step's tree, and outlives neither the tree nor its executor.
 
+mod hold;
 mod ladder;
 mod link;
 mod start;
@@ -159,7 +160,7 @@ fn asked_before_start(link: &mut Link, spec: &StepSpec) -> Ladder {
     if !link.is_open() {
         ladder.request(Cause::Abandoned, now, false);
     }
-    if ladder.lease_overdue(now) {
+    if ladder.lease().is_some_and(|lease| now >= lease.overdue_at()) {
         ladder.request(Cause::LeaseLost, now, false);
     }
     ladder

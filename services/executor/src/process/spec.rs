@@ -66,11 +66,21 @@ pub struct Limits {
     pub processes: u64,
     /// The lease of the attempt; without one the shim enforces none.
     pub lease: Option<Lease>,
+    /// Milliseconds for which the tree is held still at most while its lease is overdue; with 0 it is ended at once.
+    pub freeze_limit_ms: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { grace_ms: 10_000, timeout_ms: None, idle_timeout_ms: None, log_cap_bytes: 64 << 20, processes: 0, lease: None }
+        Self {
+            grace_ms: 10_000,
+            timeout_ms: None,
+            idle_timeout_ms: None,
+            log_cap_bytes: 64 << 20,
+            processes: 0,
+            lease: None,
+            freeze_limit_ms: 600_000,
+        }
     }
 }
 
@@ -97,7 +107,7 @@ impl Lease {
         Self { length_ms, expires: BootInstant::now().after(left) }
     }
 
-    /// When two thirds have passed: without a renewal by then, the attempt may no longer go on.
+    /// When two thirds have passed: without a renewal by then, the attempt may not go on for now.
     pub fn overdue_at(&self) -> BootInstant {
         self.expires.before(Duration::from_millis(self.length_ms / 3))
     }

@@ -27,6 +27,7 @@ use super::exit::{ExitFacts, ExitKind};
 use super::spec::ProcessSpec;
 use super::spool::SpoolReader;
 use super::{EXIT_FILE, SHIM_COMMAND, SHIM_ERRORS, SPOOL_FILE, State, cgroup, exit_facts, tree};
+use crate::instruments::{self, Frozen};
 
 /// How long beyond the grace a shim may take to end a tree without saying that processes are stuck.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -75,6 +76,7 @@ impl Supervision {
             reported: None,
             reason: None,
             answer_by: None,
+            frozen: None,
         };
         Ok(Self(Box::pin(shim.accompany(Command::Spec(Box::new(spec.step)), inbox))))
     }
@@ -124,6 +126,8 @@ struct Shim {
     reported: Option<ExitFacts>,
     reason: Option<String>,
     answer_by: Option<Instant>,
+    /// Counts the tree among the frozen ones while it is one.
+    frozen: Option<Frozen>,
 }
 
 impl Shim {
@@ -180,12 +184,28 @@ impl Shim {
                 self.publish.send_modify(|state| state.pid = Some(pid));
             }
             Ok(Report::Spool { bytes }) => self.publish.send_modify(|state| state.spooled = bytes),
+            Ok(Report::Frozen) => {
+                tracing::warn!(attempt = %self.attempt, "the lease is overdue: the step is held still until it is renewed");
+                self.frozen = Some(Frozen::begin());
+                self.publish.send_modify(|state| state.frozen = true);
+            }
+            Ok(Report::Thawed { after_ms }) => {
+                tracing::info!(attempt = %self.attempt, after_ms, "the lease is renewed: the step goes on");
+                self.thawed("thawed");
+            }
             Ok(Report::Stuck { pids }) => {
                 tracing::warn!(attempt = %self.attempt, ?pids, "processes of a step survive SIGKILL");
                 self.publish.send_modify(|state| state.stuck = pids);
             }
             Ok(Report::Exited(facts)) => self.reported = Some(*facts),
             Err(error) => tracing::warn!(attempt = %self.attempt, %error, "the shim said something unknown"),
+        }
+    }
+
+    fn thawed(&mut self, event: &str) {
+        if self.frozen.take().is_some() {
+            instruments::freezes().with_label_values(&[event]).inc();
+            self.publish.send_modify(|state| state.frozen = false);
         }
     }
 
@@ -217,6 +237,7 @@ impl Shim {
         if let Some(group) = &self.cgroup {
             cgroup::remove(group);
         }
+        self.thawed("ended");
         facts
     }
 

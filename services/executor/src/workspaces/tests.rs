@@ -60,7 +60,7 @@ impl Bench {
         std::fs::write(git.workspace.path().join(file), file).unwrap();
         git.record.base = git.record.head.clone();
         let (workflow, branch) = (Name::literal("w"), format!("hopyard/w/{}", attempt.run));
-        let author = Author { attempt: &attempt, workflow: &workflow, session: None, branch: &branch };
+        let author = Author { attempt: &attempt, workflow: &workflow, session: None, branch: &branch, quarantined: false };
         let head = snapshot(git, &author).await.unwrap();
         let mirror = git.workspace.mirror().clone();
         hand_over(&mirror, &git.record, &head, &branch, &self.blobs, self.dir.path()).await.unwrap()

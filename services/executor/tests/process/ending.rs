@@ -101,6 +101,7 @@ pub(crate) async fn a_lost_lease_ends_the_step_before_it_expires() {
     let length = Duration::from_secs(4);
     let bench = Bench::new().with(|limits| {
         limits.grace_ms = 1_000_000;
+        limits.freeze_limit_ms = 0;
         limits.lease = Some(Lease::new(length, length));
     });
     let start = Instant::now();

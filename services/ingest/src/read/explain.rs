@@ -120,7 +120,8 @@ fn running(state: &RunState, facts: &Facts) -> Told {
         Some(places) => format!("runs {places}: follow it with `hopyard runs logs -f {}`", state.run.id),
         None => format!("is between two steps: follow it with `hopyard runs watch {}`", state.run.id),
     };
-    Told { reason: None, text, since, blockers: waiting::steps(state, facts) }
+    let held = waiting::leases(state, facts);
+    Told { reason: None, text, since, blockers: held.into_iter().chain(waiting::steps(state, facts)).collect() }
 }
 
 fn place(attempt: &Attempt) -> String {

@@ -50,6 +50,7 @@ fn views(rows: Vec<ExecutorRow>, beats: Vec<(Beat, Duration)>, now: DateTime<Utc
             version: beat.version,
             status: if draining { "draining" } else { "ready" }.to_owned(),
             free: Some(beat.free),
+            frozen: Some(beat.frozen).filter(|n| *n > 0),
             seen_at: now - TimeDelta::from_std(age).unwrap_or_default(),
         };
         views.insert(beat.id, view);
@@ -73,6 +74,7 @@ fn of_row(row: ExecutorRow) -> ExecutorView {
         version: row.version,
         status,
         free: None,
+        frozen: None,
         seen_at: row.seen_at,
     }
 }

@@ -68,6 +68,9 @@ pub struct Beat {
     /// Age of the oldest outbox row in ms (schedulers).
     #[serde(default)]
     pub outbox_ms: u64,
+    /// Attempts of an executor that are held still because their lease is overdue.
+    #[serde(default)]
+    pub frozen: u32,
 }
 
 /// `drain`: an executor shall take no new work.

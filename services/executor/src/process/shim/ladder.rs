@@ -128,15 +128,17 @@ impl Ladder {
         }
     }
 
-    /// Whether two thirds of the lease have passed without a renewal.
-    pub(super) fn lease_overdue(&self, now: BootInstant) -> bool {
-        self.lease.is_some_and(|lease| now >= lease.overdue_at())
+    /// The lease as it was last renewed.
+    pub(super) fn lease(&self) -> Option<Lease> {
+        self.lease
     }
 
     /// What is to be done now; asked again until it says `None`.
     pub(super) fn next(&mut self, now: BootInstant) -> Option<Rung> {
         let stop = self.hard_stop();
         let asked = self.asked.as_mut()?;
+        // Too late for politeness: a SIGTERM would let the tree run beyond its lease.
+        asked.terminate &= stop.is_none_or(|stop| now < stop);
         if std::mem::take(&mut asked.terminate) {
             return Some(Rung::Terminate);
         }
@@ -153,12 +155,12 @@ impl Ladder {
         Some(Rung::Kill)
     }
 
-    /// When [`Self::next`] or the lease has something to say.
+    /// When [`Self::next`] has something to say.
     pub(super) fn due_at(&self) -> Option<BootInstant> {
         match &self.asked {
             Some(asked) if asked.terminate => Some(BootInstant::now()),
             Some(asked) => Some(self.hard_stop().map_or(asked.kill_at, |stop| stop.min(asked.kill_at))),
-            None => self.lease.map(|lease| lease.overdue_at()),
+            None => None,
         }
     }
 
@@ -208,14 +210,20 @@ mod tests {
         let now = BootInstant::now();
         let lease = Lease { length_ms: 6_000, expires: now.after(Duration::from_secs(6)) };
         let mut ladder = Ladder::new(GRACE, Some(lease));
-        assert!(!ladder.lease_overdue(now.after(Duration::from_millis(3_999))));
         let overdue = now.after(Duration::from_secs(4));
-        assert!(ladder.lease_overdue(overdue));
-        assert_eq!(ladder.due_at(), Some(overdue));
         ladder.request(Cause::LeaseLost, overdue, false);
         assert_eq!(ladder.next(overdue), Some(Rung::Terminate));
         assert_eq!(ladder.next(overdue), None);
         assert_eq!(ladder.next(now.after(Duration::from_secs(5))), Some(Rung::Kill));
+    }
+
+    #[test]
+    fn a_tree_whose_lease_is_nearly_over_is_not_asked_politely() {
+        let now = BootInstant::now();
+        let lease = Lease { length_ms: 6_000, expires: now.after(Duration::from_secs(1)) };
+        let mut ladder = Ladder::new(GRACE, Some(lease));
+        ladder.request(killed(), now, false);
+        assert_eq!(ladder.next(now), Some(Rung::Kill));
     }
 
     #[test]
@@ -226,8 +234,7 @@ mod tests {
         let at = |seconds| now.after(Duration::from_secs(seconds));
         ladder.on_command(Command::Lease { expires: at(10) }, now);
         ladder.on_command(Command::Lease { expires: at(5) }, now);
-        assert!(!ladder.lease_overdue(at(8)));
-        assert!(ladder.lease_overdue(at(9)));
+        assert_eq!(ladder.lease().map(|lease| lease.overdue_at()), Some(at(9)));
     }
 
     #[test]

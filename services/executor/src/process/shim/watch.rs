@@ -1,6 +1,7 @@
 //! The shim's loop: drains both pipes, reaps, keeps the deadlines, listens to the executor, until nothing is left.
 
 pub(super) mod crowd;
+mod holding;
 mod reaping;
 
 use std::collections::{BTreeSet, HashSet};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
+use super::hold::Hold;
 use super::ladder::{Cause, Ladder};
 use super::link::Link;
 use super::start::Running;
@@ -40,6 +42,9 @@ pub(super) struct Watch<'a> {
     spool: &'a mut SpoolWriter,
     ladder: Ladder,
     crowd: Crowd,
+    hold: Hold,
+    /// Processes that were stopped by the shim, parents first.
+    stopped: Vec<i32>,
     buffer: Vec<u8>,
     stdout_open: bool,
     stderr_open: bool,
@@ -87,6 +92,8 @@ impl<'a> Watch<'a> {
         let now = running.started;
         Ok(Self {
             crowd: Crowd::new(spec.limits.processes, now),
+            hold: Hold::new(Duration::from_millis(spec.limits.freeze_limit_ms)),
+            stopped: Vec::new(),
             limits: spec.limits,
             running,
             link,
@@ -145,24 +152,21 @@ impl<'a> Watch<'a> {
         if self.ended.is_some() || self.ladder.cause().is_some() {
             return;
         }
+        self.keep_lease(now);
+        if self.hold.is_on() {
+            return;
+        }
         if self.timeout_at().is_some_and(|at| now >= at) {
             self.end(Cause::Timeout, now, "the step ran into its timeout");
         }
         if self.idle_at().is_some_and(|at| now >= at) {
             self.end(Cause::IdleTimeout, now, "the step wrote nothing until its idle timeout");
         }
-        if self.ladder.lease_overdue(now) {
-            self.on_lease_overdue(now);
-        }
     }
 
-    /// The one place that decides what happens to a step whose lease may be lost: it is ended.
-    fn on_lease_overdue(&mut self, now: BootInstant) {
-        self.end(Cause::LeaseLost, now, "the lease of the attempt was not renewed in time");
-    }
-
+    /// Time in which the tree was held still does not count.
     fn timeout_at(&self) -> Option<BootInstant> {
-        self.limits.timeout_ms.map(|ms| self.running.started.after(Duration::from_millis(ms)))
+        self.limits.timeout_ms.map(|ms| self.running.started.after(Duration::from_millis(ms)).after(self.hold.spent()))
     }
 
     fn idle_at(&self) -> Option<BootInstant> {
@@ -172,10 +176,12 @@ impl<'a> Watch<'a> {
     fn sleep(&self, now: BootInstant) -> Ready {
         let untold = self.hinted < self.spool.written() && !self.link.has_waiting();
         let free = self.ended.is_none() && self.ladder.cause().is_none();
+        let counting = free && !self.hold.is_on();
         let due = [
             untold.then(|| self.hinted_at.after(HINT_EVERY)),
-            self.timeout_at().filter(|_| free),
-            self.idle_at().filter(|_| free),
+            self.timeout_at().filter(|_| counting),
+            self.idle_at().filter(|_| counting),
+            self.hold.due_at(self.ladder.lease()).filter(|_| free),
             self.gone.map(|gone| gone.after(LEAK_AFTER)),
             self.ladder.due_at().filter(|_| self.gone.is_none()),
             self.spool.flush_at(),
@@ -281,7 +287,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn facts(self) -> ExitFacts {
+    fn facts(mut self) -> ExitFacts {
         let now = BootInstant::now();
         let pipes_leaked = self.stdout_open || self.stderr_open;
         if pipes_leaked {
@@ -307,6 +313,7 @@ impl<'a> Watch<'a> {
             core: ended.core,
             out_of_memory,
             reason,
+            frozen_ms: u64::try_from(self.hold.end(now).as_millis()).unwrap_or(u64::MAX),
             leftover_killed: left_over,
             pipes_leaked,
             ..self.running.facts(kind)

@@ -304,6 +304,15 @@ fn running_says_what_runs_where() {
 }
 
 #[test]
+fn a_step_whose_lease_is_overdue_is_said_to_be_held_still() {
+    let mut state = state(RunStatus::Running, None);
+    state.attempts = vec![attempt("build", AttemptStatus::Running)];
+    let found = told(&state, &Facts { now: instant("2026-01-01T00:00:41Z"), ..facts() });
+    assert_eq!((found.blockers[0].code.as_str(), found.blockers[0].step.clone()), ("lease_overdue", Some(name("build"))));
+    holds(&found.blockers[0].text, &["executor e1", "step build", "since 2026-01-01T00:00:40", "held", "HOPYARD_FREEZE_LIMIT"]);
+}
+
+#[test]
 fn a_cancel_under_way_says_whose_end_it_waits_for() {
     let mut state = state(RunStatus::Running, None);
     state.attempts = vec![attempt("build", AttemptStatus::Running)];

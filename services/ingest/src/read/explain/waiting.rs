@@ -1,8 +1,8 @@
 //! What a pending run or step waits for, and the setting or command that helps.
 
 use hopyard_contract::Name;
-use hopyard_contract::run::{Run, RunState, StepState};
-use hopyard_contract::status::{PendingReason, StepStatus};
+use hopyard_contract::run::{Attempt, Run, RunState, StepState};
+use hopyard_contract::status::{AttemptStatus, PendingReason, StepStatus};
 use hopyard_contract::view::Blocker;
 
 use super::facts::Facts;
@@ -48,6 +48,24 @@ pub(super) fn slots(run: &Run, facts: &Facts) -> Vec<Blocker> {
         Blocker { code: code.to_owned(), text, run_ids: holders, key: Some(key.to_owned()), ..Blocker::default() }
     };
     run.slots.iter().filter(|slot| !slot.held).map(|slot| blocker(&slot.key, slot.limit)).collect()
+}
+
+/// Attempts whose lease has run out and that nobody has given up yet: their executors hold them still meanwhile.
+pub(super) fn leases(state: &RunState, facts: &Facts) -> Vec<Blocker> {
+    let overdue = state.live().filter(|a| a.status == AttemptStatus::Running && a.lease_until <= facts.now);
+    let blocker = |a: &Attempt| Blocker {
+        step: Some(a.step.clone()),
+        code: "lease_overdue".to_owned(),
+        text: format!(
+            "executor {} could not renew its lease of step {} since {}, so the step is held still; it goes on when bus, scheduler and \
+             database answer again, and is ended by the executor after HOPYARD_FREEZE_LIMIT, see `hopyard executors list` and /health",
+            a.executor,
+            a.step,
+            at(a.lease_until)
+        ),
+        ..Blocker::default()
+    };
+    overdue.map(blocker).collect()
 }
 
 /// Every pending step; those that wait for nothing but other steps come last.

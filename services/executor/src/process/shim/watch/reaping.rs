@@ -68,6 +68,7 @@ impl Watch<'_> {
             }
             match rung {
                 Rung::Terminate => {
+                    self.let_go();
                     let groups = tree::signal(&tree, Signal::SIGTERM, &self.terminated);
                     // A stopped process takes no SIGTERM until it goes on.
                     tree::signal(&tree, Signal::SIGCONT, &self.terminated);
@@ -108,7 +109,7 @@ impl Watch<'_> {
             // Without /proc only the command's own group is known.
             Err(_) => {
                 let pid = self.running.pid.as_raw();
-                vec![tree::Process { pid, parent: getpid().as_raw(), group: pid, session: 0, zombie: false }]
+                vec![tree::Process { pid, parent: getpid().as_raw(), group: pid, session: 0, zombie: false, state: 'R' }]
             }
         }
     }
