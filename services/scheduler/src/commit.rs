@@ -12,13 +12,13 @@ use hopyard_runtime::presence::Presence;
 use hopyard_store::Error as StoreError;
 use hopyard_store::runs::RunStore;
 use tokio::sync::{Notify, mpsc};
-use tokio_util::sync::CancellationToken;
 
 use crate::decide::{Effect, decide};
 use crate::fleet::Fleet;
 use crate::follow_up::FollowUp;
 use crate::inbox::{From, Work};
 use crate::instruments;
+use crate::pulse::Pulse;
 use crate::request::{Answer, Request};
 use crate::round::{Answered, Committed, Desk, fail_runs, transact};
 use crate::settings::Settings;
@@ -41,16 +41,16 @@ pub(crate) fn start(
     let committer = Committer {
         store,
         bus: ctx.bus.clone(),
-        fleet: Fleet::new(ctx.bus.clone(), presence, settings.lease.std()),
+        fleet: Fleet::new(presence, Pulse::start(ctx, settings.lease.std())),
         follow_up,
         settings,
         earliest: None,
         reread: false,
         wake_probe: wake_probe.clone(),
     };
-    let (stop, drain, readiness) = (ctx.tasks.stopping().clone(), ctx.tasks.draining().clone(), ctx.readiness.clone());
+    let (stop, readiness) = (ctx.tasks.stopping().clone(), ctx.readiness.clone());
     ctx.tasks.spawn("commit", async move {
-        committer.run(works, &drain, &readiness).await;
+        committer.run(works, &readiness).await;
         stop.cancel();
         Ok(())
     });
@@ -71,7 +71,7 @@ struct Committer {
 }
 
 impl Committer {
-    async fn run(mut self, mut works: mpsc::Receiver<Work>, drain: &CancellationToken, readiness: &hopyard_runtime::admin::Readiness) {
+    async fn run(mut self, mut works: mpsc::Receiver<Work>, readiness: &hopyard_runtime::admin::Readiness) {
         let mut look_at = BootInstant::now();
         let mut wait = Duration::ZERO;
         loop {
@@ -79,18 +79,15 @@ impl Committer {
             let mut swept = false;
             let first = tokio::select! {
                 biased;
+                // Once the ears are closed and everything they heard is answered, another scheduler, or none, takes over.
                 work = works.recv() => match work { Some(work) => Some(work), None => return },
                 () = tokio::time::sleep(wait.saturating_sub(look_at.elapsed())) => None,
                 () = self.follow_up.outbox().swept() => {
                     swept = true;
                     None
                 }
-                () = drain.cancelled() => {
-                    // Whatever has been asked is answered; then another scheduler, or none, takes over.
-                    works.close();
-                    match works.recv().await { Some(work) => Some(work), None => return }
-                }
             };
+            self.fleet.pulse.round_begins();
             let mut batch: Vec<Work> = first.into_iter().collect();
             while batch.len() < BATCH
                 && let Ok(work) = works.try_recv()
@@ -106,6 +103,7 @@ impl Committer {
                 // A new timer may lie before the one that is waited for.
                 wait = wait.min(look_at.elapsed() + (at - Utc::now()).to_std().unwrap_or_default());
             }
+            self.fleet.pulse.round_ends();
         }
     }
 
@@ -132,7 +130,7 @@ impl Committer {
                 match self.try_commit(&batch, due).await {
                     Ok(()) => break,
                     Err(error) if error.is_transient() => {
-                        self.fleet.falter();
+                        self.fleet.pulse.broken();
                         instruments::commits().with_label_values(&["retried"]).inc();
                         tracing::warn!(%error, attempt, inputs = batch.len(), "the transaction is tried again");
                         // Those who asked have given up after a few seconds; reports stay in their stream.
@@ -179,7 +177,7 @@ impl Committer {
 
     async fn refuse_for_good(&self, work: &Work, detail: &str) {
         match &work.from {
-            From::Stream(delivery) => crate::ears::set_aside(&self.bus, delivery, "engine_error", detail).await,
+            From::Stream(delivery) => crate::reports::set_aside(&self.bus, delivery, "engine_error", detail).await,
             From::Asker(_) => work.refuse(&RpcError { code: "engine_error".to_owned(), detail: detail.to_owned() }).await,
         }
     }
@@ -191,7 +189,6 @@ impl Committer {
     async fn try_commit(&mut self, batch: &[Work], due: bool) -> Result<(), StoreError> {
         let began = BootInstant::now();
         hopyard_runtime::failpoint!("scheduler.batch.taken");
-        self.fleet.look_at_bus();
         let mut requests = Vec::with_capacity(batch.len());
         for work in batch {
             instruments::inputs().with_label_values(&[work.request.kind()]).inc();

@@ -1,14 +1,11 @@
 //! What the scheduler hears: requests, and reports from their stream.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use base64::Engine as _;
-use chrono::Utc;
-use hopyard_contract::message::{DeadLetter, Drain, PutDefinition, Reports, RpcError, SchedulerStatus, StatusQuery};
+use hopyard_contract::message::{Drain, PutDefinition, RpcError, SchedulerStatus, StatusQuery};
 use hopyard_contract::subject::{self, Verb};
 use hopyard_contract::topology;
-use hopyard_runtime::consume::{Consumer, Delivery};
+use hopyard_runtime::consume::Consumer;
 use hopyard_runtime::rpc::{Incoming, Listener};
 use hopyard_runtime::{Bus, Context, bounds};
 use hopyard_store::runs::RunStore;
@@ -17,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::inbox::{self, From, Inbox, Work};
 use crate::outbox::Outbox;
+use crate::reports;
 use crate::request::Request;
 
 /// Most reports messages in one batch.
@@ -29,13 +27,25 @@ const DEFINITIONS: &str = "definitions";
 /// Starts to listen.
 pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox, outbox: Outbox) -> anyhow::Result<()> {
     let mut listener = Listener::open(&ctx.bus).await?;
-    let (stop, to_loop) = (ctx.tasks.stopping().clone(), inbox.clone());
+    let (stop, drain, to_loop) = (ctx.tasks.stopping().clone(), ctx.tasks.draining().clone(), inbox.clone());
     let (bus, id, tasks) = (ctx.bus.clone(), ctx.id.clone(), ctx.tasks.clone());
     let storing = Arc::new(Semaphore::new(STORING));
     let shown = storing.clone();
     bounds::show(DEFINITIONS, STORING, move || STORING - shown.available_permits());
     ctx.tasks.spawn("requests", async move {
-        while let Some(Some(incoming)) = stop.run_until_cancelled(listener.next()).await {
+        let mut leaving = false;
+        loop {
+            let incoming = tokio::select! {
+                incoming = listener.next() => incoming,
+                () = drain.cancelled(), if !leaving => {
+                    // Whatever was delivered already is answered; the next requests go to another scheduler, or to none.
+                    leaving = true;
+                    listener.leave().await;
+                    continue;
+                }
+                () = stop.cancelled() => None,
+            };
+            let Some(incoming) = incoming else { break };
             match incoming.verb {
                 // Immutable by hash and alone in their table: no need to wait for a batch.
                 Verb::PutDefinition => match storing.clone().try_acquire_owned() {
@@ -73,20 +83,22 @@ pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox,
         Ok(())
     });
 
-    let mut reports = Consumer::new(ctx.bus.clone(), ctx.topology, topology::scheduler(), BATCH);
-    reports.ensure().await?;
+    let mut stream = Consumer::new(ctx.bus.clone(), ctx.topology, topology::scheduler(), BATCH);
+    stream.ensure().await?;
     let (drain, bus) = (ctx.tasks.draining().clone(), ctx.bus.clone());
     ctx.tasks.spawn("reports", async move {
-        while let Some(batch) = drain.run_until_cancelled(reports.next()).await {
+        while let Some(batch) = drain.run_until_cancelled(stream.next()).await {
             hopyard_runtime::failpoint!("scheduler.reports.taken");
             for delivery in batch {
-                match serde_json::from_slice::<Reports>(&delivery.body) {
-                    Ok(body) => {
+                match reports::read(&bus, &delivery).await {
+                    Ok(Some(body)) => {
                         if inbox.send(Work { request: Request::Reports(body), from: From::Stream(Box::new(delivery)) }).await.is_err() {
                             return Ok(());
                         }
                     }
-                    Err(error) => set_aside(&bus, &delivery, "undecodable", &error.to_string()).await,
+                    // It comes again.
+                    Ok(None) => {}
+                    Err(error) => reports::set_aside(&bus, &delivery, "undecodable", &error.to_string()).await,
                 }
             }
         }
@@ -129,32 +141,5 @@ async fn on_drain(bus: &Bus, incoming: &Incoming) {
             incoming.answer(Ok(())).await;
         }
         Err(error) => incoming.answer::<()>(Err(error)).await,
-    }
-}
-
-/// Sets a message aside as a dead letter and acknowledges it once that is stored.
-pub(crate) async fn set_aside(bus: &Bus, delivery: &Delivery, code: &str, detail: &str) {
-    let letter = DeadLetter {
-        v: 1,
-        stream: topology::RESULT.name.to_owned(),
-        subject: delivery.subject.clone(),
-        seq: delivery.sequence,
-        code: code.to_owned(),
-        detail: detail.to_owned(),
-        attempts: delivery.deliveries,
-        body: base64::engine::general_purpose::STANDARD.encode(&delivery.body),
-        at: Utc::now(),
-    };
-    let id = format!("{}:{}:{}", topology::RESULT.name, delivery.sequence, delivery.time_ns());
-    let body = hopyard_runtime::bus::encode(&letter);
-    match bus.publish_stored(&subject::dlq(topology::RESULT.name), Some(&id), body).await {
-        Ok(_) => {
-            tracing::warn!(code, detail, subject = delivery.subject, sequence = delivery.sequence, "a message was set aside");
-            delivery.ack().await;
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a dead letter could not be stored");
-            delivery.later(Duration::from_secs(5)).await;
-        }
     }
 }

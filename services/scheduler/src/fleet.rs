@@ -1,28 +1,24 @@
-//! What a scheduler knows beside the store: who was heard of when, and how long it has been well itself.
+//! What a scheduler knows beside the store: who was heard of when, and whether it has been well itself.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use hopyard_contract::Name;
-use hopyard_runtime::Bus;
 use hopyard_runtime::clock::BootInstant;
 use hopyard_runtime::presence::Presence;
 
+use crate::pulse::Pulse;
 use crate::request::Request;
 use crate::round::Outlook;
 
 /// An executor that has been silent for this long is not counted on any more.
 pub const SILENT: Duration = Duration::from_secs(30);
 
-/// Executors as this process knows them.
+/// Executors as this process knows them, and its own pulse.
 pub(crate) struct Fleet {
-    bus: Bus,
     presence: Presence,
-    lease: Duration,
     executors: HashMap<Name, Known>,
-    /// Since when the loop has been connected and committing without a gap.
-    healthy_since: BootInstant,
-    reconnects: u64,
+    pub(crate) pulse: Pulse,
 }
 
 struct Known {
@@ -32,8 +28,8 @@ struct Known {
 }
 
 impl Fleet {
-    pub(crate) fn new(bus: Bus, presence: Presence, lease: Duration) -> Self {
-        Self { bus, presence, lease, executors: HashMap::new(), healthy_since: BootInstant::now(), reconnects: 0 }
+    pub(crate) fn new(presence: Presence, pulse: Pulse) -> Self {
+        Self { presence, executors: HashMap::new(), pulse }
     }
 
     /// Notes who is heard of by a request.
@@ -48,25 +44,11 @@ impl Fleet {
         known.seen = BootInstant::now();
         known.draining = draining.unwrap_or(known.draining);
     }
-
-    /// A commit failed: silence may have been our own.
-    pub(crate) fn falter(&mut self) {
-        self.healthy_since = BootInstant::now();
-    }
-
-    /// Looks at the connection; a gap in it starts the wait anew.
-    pub(crate) fn look_at_bus(&mut self) {
-        let reconnects = self.bus.reconnects();
-        if !self.bus.connected() || reconnects != self.reconnects {
-            self.reconnects = reconnects;
-            self.falter();
-        }
-    }
 }
 
 impl Outlook for Fleet {
     fn may_judge(&self) -> bool {
-        self.healthy_since.elapsed() >= self.lease
+        self.pulse.may_judge()
     }
 
     fn why_unbind(&self, executor: &Name) -> Option<&'static str> {
@@ -75,7 +57,7 @@ impl Outlook for Fleet {
             return Some("the executor drains");
         }
         let heard = known.map(|k| k.seen.elapsed()).into_iter().chain(self.presence.age("executor", executor)).min();
-        let silence = heard.unwrap_or_else(|| self.healthy_since.elapsed());
+        let silence = heard.unwrap_or_else(|| self.pulse.steady());
         (silence >= SILENT).then_some("the executor is silent")
     }
 

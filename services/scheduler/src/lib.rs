@@ -13,6 +13,8 @@ mod inbox;
 mod instruments;
 mod outbox;
 mod probe;
+mod pulse;
+mod reports;
 pub mod request;
 pub mod round;
 pub mod settings;

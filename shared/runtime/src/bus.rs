@@ -108,6 +108,13 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// Takes no more; what was delivered before is still returned, then `None`.
+    pub async fn leave(&mut self) {
+        if let Err(error) = self.inner.drain().await {
+            tracing::debug!(%error, "a subscription could not be left");
+        }
+    }
+
     /// The next message; `None` once the connection is closed.
     pub async fn next(&mut self) -> Option<Received> {
         let message = self.inner.next().await?;
@@ -275,6 +282,13 @@ impl Bus {
     /// When the connection is closed.
     pub async fn flush(&self) -> anyhow::Result<()> {
         self.client.flush().await.context("the bus connection is closed")
+    }
+
+    /// Whether the server answers now, its streams included. A connection that is open proves nothing: that of a stopped
+    /// server stays open for long.
+    pub async fn answers(&self) -> bool {
+        // Whatever the answer says: 2.9 says it in a form that the library does not read.
+        self.ask("$JS.API.INFO", Bytes::new(), ACK_TIMEOUT).await.is_ok()
     }
 
     pub(crate) async fn ask(&self, subject: &str, body: Bytes, timeout: Duration) -> Result<Bytes, AskError> {

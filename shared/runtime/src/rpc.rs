@@ -116,12 +116,19 @@ impl Listener {
         Ok(Self { one, every })
     }
 
-    /// The next request with a known verb; `None` once the connection is closed.
+    /// Takes no more requests; those that were delivered before still come from [`Self::next`].
+    pub async fn leave(&mut self) {
+        self.one.leave().await;
+        self.every.leave().await;
+    }
+
+    /// The next request with a known verb; `None` once the connection is closed, or everything was read after [`Self::leave`].
     pub async fn next(&mut self) -> Option<Incoming> {
         loop {
             let received = tokio::select! {
-                received = self.one.next() => received?,
-                received = self.every.next() => received?,
+                Some(received) = self.one.next() => received,
+                Some(received) = self.every.next() => received,
+                else => return None,
             };
             if let Some(verb) = Verb::of_subject(&received.subject) {
                 return Some(Incoming { verb, received });
