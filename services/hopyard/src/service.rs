@@ -97,7 +97,7 @@ impl ServiceFlags {
 pub fn run(kind: Service, flags: &ServiceFlags) -> anyhow::Result<()> {
     let config = Config::load(&flags.settings())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the service's threads")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         match kind {
             Service::Ingest => service::run("ingest", config, hopyard_ingest::start).await,
             Service::Scheduler => service::run("scheduler", config, hopyard_scheduler::start).await,
@@ -105,5 +105,8 @@ pub fn run(kind: Service, flags: &ServiceFlags) -> anyhow::Result<()> {
             Service::Metrics => service::run("metrics", config, hopyard_metrics::start).await,
             Service::Janitor => service::run("janitor", config, hopyard_janitor::start).await,
         }
-    })
+    });
+    // Whatever still blocks a thread now is not waited for.
+    runtime.shutdown_background();
+    ended
 }

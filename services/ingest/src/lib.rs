@@ -16,6 +16,7 @@ use hopyard_runtime::consume::Consumer;
 use hopyard_runtime::presence::{self, Presence};
 use hopyard_store::Store;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::accept::batch::Batcher;
 use crate::admission::Admission;
@@ -56,7 +57,8 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     ctx.readiness.set("store", ComponentHealth::degraded("starting", "the store has not been opened yet"));
     tracing::info!(http = %address, "the API listens");
     let tasks = ctx.tasks.clone();
-    let parts = Parts { blobs, presence, streams, admission };
+    let delay = ctx.config.span("DRAIN_DELAY", 5_000)?.std();
+    let parts = Parts { blobs, presence, streams, admission, delay };
     tasks.spawn("door", open(ctx, listener, limits, parts));
     Ok(())
 }
@@ -67,6 +69,8 @@ struct Parts {
     presence: Presence,
     streams: Streams,
     admission: Admission,
+    /// For how long a door that drains goes on to answer over HTTP.
+    delay: Duration,
 }
 
 /// Waits for the store, then opens all doors; ends when they are closed again.
@@ -96,10 +100,21 @@ async fn open(ctx: Context, listener: TcpListener, limits: Limits, parts: Parts)
     };
     door.commands.watch(&door);
     door.admission.watch(&door, volumes.into_iter().flatten().collect());
+    // Requests over HTTP are answered for a while longer: who sends them has to see first that this door closes.
+    let closing = CancellationToken::new();
+    let (close, drain) = (closing.clone(), tasks.draining().clone());
+    tasks.spawn("closing", async move {
+        drain.cancelled().await;
+        tokio::time::sleep(parts.delay).await;
+        close.cancel();
+        Ok(())
+    });
+    let public = Door { tasks: tasks.draining_at(closing), ..door.clone() };
+    let router = http::serve::leaving(http::router(public.clone()), tasks.draining().clone());
     let doors = [
         tasks.spawn("commands", bus_door::commands(door.clone())),
-        tasks.spawn("immediate", bus_door::immediate::immediate(door.clone())),
-        tasks.spawn("http", http::serve::serve(listener, http::router(door), tasks.clone(), limits)),
+        tasks.spawn("immediate", bus_door::immediate::immediate(door)),
+        tasks.spawn("http", http::serve::serve(listener, router, public.tasks, limits)),
     ];
     for closed in futures::future::join_all(doors).await {
         closed.context("a door did not close")?;

@@ -55,6 +55,12 @@ impl Tasks {
         })
     }
 
+    /// The same tasks for a part of the process that drains later than the rest: when `drain` is cancelled.
+    #[must_use]
+    pub fn draining_at(&self, drain: CancellationToken) -> Self {
+        Self { drain, ..self.clone() }
+    }
+
     /// Cancelled when the process shall finish what it has and take nothing new.
     pub fn draining(&self) -> &CancellationToken {
         &self.drain

@@ -70,6 +70,8 @@ impl Spec {
     pub fn environment(&self, shared: &Shared) -> Vec<(String, String)> {
         let mut vars: Vec<(String, String)> = Vec::new();
         let mut set = |name: &str, value: &str| vars.push((format!("HOPYARD_{name}"), value.to_owned()));
+        // There is no load balancer that would have to see first that a door closes.
+        set("DRAIN_DELAY", "1ms");
         for (name, value) in shared.config.values().filter(|(name, _)| !OWN.contains(name) && *name != "REPO_ALLOW") {
             set(name, value);
         }

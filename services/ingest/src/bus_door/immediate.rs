@@ -42,8 +42,22 @@ pub async fn immediate(door: Door) -> anyhow::Result<()> {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let shown = places.clone();
     bounds::show("api-submit", AT_ONCE, move || AT_ONCE - shown.available_permits());
-    while let Some(received) = door.tasks.draining().run_until_cancelled(requests.next()).await {
-        let Some(received) = received else { anyhow::bail!("the bus connection is closed") };
+    let drain = door.tasks.draining();
+    let mut leaving = false;
+    loop {
+        let received = tokio::select! {
+            received = requests.next() => received,
+            () = drain.cancelled(), if !leaving => {
+                // Those that were delivered already are answered; other doors get the next ones.
+                leaving = true;
+                requests.leave().await;
+                continue;
+            }
+        };
+        let Some(received) = received else {
+            anyhow::ensure!(leaving, "the bus connection is closed");
+            break;
+        };
         let place = places.clone().acquire_owned().await?;
         let own = door.clone();
         door.tasks.spawn_part("api-submit", async move {
@@ -66,7 +80,6 @@ pub async fn immediate(door: Door) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    drop(requests);
     if tokio::time::timeout(FINISH, places.acquire_many(AT_ONCE as u32)).await.is_err() {
         tracing::warn!("some immediate submissions did not finish in time");
     }
