@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::problem::FieldError;
 
 /// A repository as a request names it.
+// As the request that it is part of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct RepoSpec {
     /// `https://host/path`, `ssh://host/path`, `user@host:path` or, where the executor allows it, an absolute path.
     pub url: String,

@@ -19,8 +19,9 @@ pub const MAX_BUS_BODY: usize = 768 * 1024;
 pub const MAX_HTTP_BODY: usize = 1024 * 1024;
 
 /// A request for one run, as a door reads it after its checks.
+// Doors refuse unknown fields by themselves; between services they are ignored, so only the published schema says so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct RunRequest {
     /// Version of this shape: 1.
     #[serde(default = "version")]
