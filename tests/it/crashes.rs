@@ -98,10 +98,11 @@ async fn a_run_survives_the_end_of_its_executor() {
     harness.close().await;
 }
 
-/// A stopped executor leaves nothing running past its lease, and its late words change nothing.
+/// A stopped executor leaves nothing running past its lease, and its late words change nothing; here its shims give up early.
 #[tokio::test]
 async fn a_frozen_executor_leaves_nothing_running() {
-    let mut harness = Harness::start(Setup { executors: 2, hosts: 2, ..Setup::default() }).await;
+    let settings = vec![("FREEZE_LIMIT", "500ms".to_owned())];
+    let mut harness = Harness::start(Setup { executors: 2, hosts: 2, settings, ..Setup::default() }).await;
     let dir = harness.dir().to_owned();
     let run = harness.submit(steps(json!([{ "id": "one", "shell": watched(&dir, "gate-one") }]))).await;
     begun(&harness, &run, "one").await;

@@ -58,6 +58,8 @@ pub struct Setup {
     pub janitors: bool,
     /// Whether the metrics service runs.
     pub metrics: bool,
+    /// URL of a store that the test brings along, instead of one of `store`.
+    pub own_store: Option<String>,
     /// Further settings of all services.
     pub settings: Vec<(&'static str, String)>,
 }
@@ -76,6 +78,7 @@ impl Default for Setup {
             grace: "1s",
             janitors: true,
             metrics: false,
+            own_store: None,
             settings: Vec::new(),
         }
     }
@@ -115,9 +118,10 @@ impl Harness {
         }
         let program = find_program("nats-server", "HOPYARD_NATS_SERVER", &process_env).unwrap();
         let nats = NatsServer::start(NatsOptions { program, data_dir: dir.join("bus"), addr: None, log_file: None }).await.unwrap();
-        let (store_url, postgres) = match setup.store {
-            Engine::Sqlite => (format!("sqlite:{}", dir.join("store").display()), None),
-            Engine::Postgres => {
+        let (store_url, postgres) = match (setup.own_store.clone(), setup.store) {
+            (Some(url), _) => (url, None),
+            (None, Engine::Sqlite) => (format!("sqlite:{}", dir.join("store").display()), None),
+            (None, Engine::Postgres) => {
                 let server = Postgres::shared().await;
                 (server.database().await, Some(server))
             }
@@ -168,6 +172,7 @@ impl Harness {
         set("HOST_ID", host);
         set("LOG", "info,hopyard=debug");
         set("GRACE", self.setup.grace);
+        set("DRAIN_DELAY", "1ms");
         match service {
             "ingest" => set("HTTP_ADDR", "127.0.0.1:0"),
             "scheduler" => {

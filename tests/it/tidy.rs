@@ -11,7 +11,8 @@ use serde_json::Value;
 #[cfg(debug_assertions)]
 mod failpoints;
 mod licence;
-mod tree;
+mod migrations;
+pub mod tree;
 
 use tree::{files, metadata, project, read, root, shown};
 

@@ -98,6 +98,12 @@ impl Bus {
         self.write(&bytes).await
     }
 
+    /// Publishes without asking for an answer.
+    pub async fn publish(&mut self, subject: &str, body: &[u8]) {
+        self.publish_to(subject, "", &[], body).await;
+        self.flush().await;
+    }
+
     /// Sends a request and waits for its answer; with no one listening, the answer is empty and its headers say so.
     pub async fn request(&mut self, subject: &str, headers: &[(&str, &str)], body: &[u8]) -> Message {
         let answer = tokio::time::timeout(LIMIT, self.ask(subject, headers, body)).await.expect("an answer within 30 s");

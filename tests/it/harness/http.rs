@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 /// Longest wait for an answer; the API itself holds one for at most 60 s.
@@ -83,7 +83,7 @@ pub async fn raw(addr: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
         let (reader, mut writer) = TcpStream::connect(addr).await?.into_split();
         // A door may answer and close before it has read everything.
         let _ = writer.write_all(bytes).await;
-        let mut reader = Body::open(reader).await?;
+        let mut reader = Body::open(BufReader::new(reader)).await?;
         let mut body = Vec::new();
         while let Some(piece) = reader.piece().await? {
             body.extend(piece);
@@ -93,19 +93,56 @@ pub async fn raw(addr: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
     tokio::time::timeout(LIMIT, exchange).await.unwrap_or_else(|_| Err(std::io::Error::other("no answer in time")))
 }
 
+/// A connection that is kept for one request after the other.
+#[derive(Debug)]
+pub struct Connection {
+    reader: BufReader<tokio::net::tcp::OwnedReadHalf>,
+    writer: tokio::net::tcp::OwnedWriteHalf,
+    addr: SocketAddr,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub async fn open(addr: SocketAddr) -> std::io::Result<Self> {
+        let (reader, writer) = TcpStream::connect(addr).await?.into_split();
+        Ok(Self { reader: BufReader::new(reader), writer, addr })
+    }
+
+    /// Sends a request and reads its answer.
+    ///
+    /// # Errors
+    /// When the connection ends before the answer does.
+    pub async fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<Answer> {
+        let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{lines}\r\n", self.addr, body.len());
+        let exchange = async {
+            self.writer.write_all(&[head.as_bytes(), body].concat()).await?;
+            let mut reader = Body::open(&mut self.reader).await?;
+            let mut body = Vec::new();
+            while let Some(piece) = reader.piece().await? {
+                body.extend(piece);
+            }
+            Ok(Answer { status: reader.status, headers: reader.headers, body })
+        };
+        tokio::time::timeout(LIMIT, exchange).await.unwrap_or_else(|_| Err(std::io::Error::other("no answer in time")))
+    }
+}
+
 /// The body of an answer, piece by piece.
 #[derive(Debug)]
-struct Body {
+struct Body<R> {
     status: u16,
     headers: Vec<(String, String)>,
-    reader: BufReader<tokio::net::tcp::OwnedReadHalf>,
+    reader: R,
     chunked: bool,
     left: Option<usize>,
 }
 
-impl Body {
-    async fn open(reader: tokio::net::tcp::OwnedReadHalf) -> std::io::Result<Self> {
-        let mut reader = BufReader::new(reader);
+impl<R: AsyncBufRead + Unpin> Body<R> {
+    async fn open(mut reader: R) -> std::io::Result<Self> {
         let first = line(&mut reader).await?;
         let status = first
             .split(' ')
@@ -148,7 +185,7 @@ impl Body {
     }
 }
 
-async fn line(reader: &mut BufReader<tokio::net::tcp::OwnedReadHalf>) -> std::io::Result<String> {
+async fn line(reader: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     if reader.read_until(b'\n', &mut bytes).await? == 0 {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -170,7 +207,7 @@ pub struct Frame {
 /// An open event stream.
 #[derive(Debug)]
 pub struct Frames {
-    body: Body,
+    body: Body<BufReader<tokio::net::tcp::OwnedReadHalf>>,
     text: Vec<u8>,
 }
 
@@ -191,7 +228,7 @@ impl Frames {
         writer.write_all(head.as_bytes()).await?;
         // The half for writing stays open for as long as the reader does.
         writer.forget();
-        let body = Body::open(reader).await?;
+        let body = Body::open(BufReader::new(reader)).await?;
         if body.status != 200 {
             return Err(std::io::Error::other(format!("status {}", body.status)));
         }

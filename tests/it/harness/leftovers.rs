@@ -25,6 +25,16 @@ pub fn step_processes(dir: &Path) -> Vec<String> {
     found
 }
 
+/// As [`step_processes`], without those that are stopped.
+pub fn running_step_processes(dir: &Path) -> Vec<String> {
+    let stopped = |process: &String| {
+        let pid = process.split(':').next().unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+    };
+    step_processes(dir).into_iter().filter(|process| !stopped(process)).collect()
+}
+
 /// Temporary workspaces below the data directories of hosts.
 pub fn workspaces(hosts: &[PathBuf]) -> Vec<PathBuf> {
     entries(hosts).into_iter().filter(|path| path.is_dir()).collect()
@@ -52,7 +62,7 @@ pub fn worktrees(hosts: &[PathBuf]) -> Vec<String> {
 }
 
 /// Bare repositories below a directory, at any depth.
-fn mirrors(dir: &Path) -> Vec<PathBuf> {
+pub fn mirrors(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for path in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
         if path.join("HEAD").is_file() && path.join("objects").is_dir() {

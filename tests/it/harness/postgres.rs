@@ -18,9 +18,27 @@ pub struct Postgres {
     runtime: Option<Runtime>,
 }
 
+/// Servers of tests: quick, and with room for many.
+fn options() -> PgOptions {
+    PgOptions {
+        bin_dir: find_postgres(&process_env).unwrap(),
+        fsync: false,
+        settings: vec![("max_connections".into(), "200".into())],
+        ..PgOptions::default()
+    }
+}
+
 static SHARED: Mutex<Weak<Postgres>> = Mutex::const_new(Weak::new());
 
 impl Postgres {
+    /// A server that a test has for itself, to stop or to kill, and the URL of an empty database on it.
+    pub async fn own() -> (PostgresServer, String) {
+        let server = PostgresServer::start(options()).await.unwrap();
+        query(server.port(), "postgres", "create database own").await.unwrap();
+        let url = server.url("own");
+        (server, url)
+    }
+
     /// The server, started if no test uses one.
     pub async fn shared() -> Arc<Self> {
         let mut shared = SHARED.lock().await;
@@ -28,13 +46,7 @@ impl Postgres {
             return running;
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let options = PgOptions {
-            bin_dir: find_postgres(&process_env).unwrap(),
-            fsync: false,
-            settings: vec![("max_connections".into(), "200".into())],
-            ..PgOptions::default()
-        };
-        let server = runtime.spawn(PostgresServer::start(options)).await.unwrap().unwrap();
+        let server = runtime.spawn(PostgresServer::start(options())).await.unwrap().unwrap();
         let started = Arc::new(Self { server: Some(server), runtime: Some(runtime) });
         *shared = Arc::downgrade(&started);
         started
