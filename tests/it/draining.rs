@@ -193,11 +193,24 @@ impl Client {
 /// Covers I1, I3: every service is restarted while clients submit and follow; no run fails, no client sees a refusal.
 #[tokio::test]
 async fn a_rolling_restart_under_load_fails_no_run_and_refuses_no_client() {
+    let two = Setup { schedulers: 2, doors: 2, executors: 2, hosts: 2, metrics: true, ..Setup::on(Engine::Postgres) };
+    let order = ["ingest-1", "scheduler-1", "executor-1", "ingest-2", "scheduler-2", "executor-2", "janitor-1", "janitor-2", "metrics"];
+    restart_in_order(two, &order).await;
+}
+
+/// Covers I1, I3: the same where there is one scheduler; while it is away the bus keeps what comes.
+#[tokio::test]
+async fn a_restart_of_the_only_scheduler_refuses_no_client() {
+    let one = Setup { doors: 2, executors: 2, hosts: 2, ..Setup::default() };
+    restart_in_order(one, &["scheduler-1", "executor-1", "ingest-1", "scheduler-1", "executor-2", "ingest-2"]).await;
+}
+
+/// Restarts services one after the other while clients submit and follow.
+async fn restart_in_order(setup: Setup, order: &[&str]) {
     const CLIENTS: usize = 6;
     const RUNS: usize = 50;
     let settings = vec![("DRAIN_DELAY", "2s".to_owned())];
-    let setup = Setup { schedulers: 2, doors: 2, executors: 2, hosts: 2, metrics: true, settings, ..Setup::on(Engine::Postgres) };
-    let mut harness = Harness::start(setup).await;
+    let mut harness = Harness::start(Setup { settings, ..setup }).await;
     let mut doors = BTreeMap::new();
     for name in ["ingest-1", "ingest-2"] {
         let door = harness.service(name);
@@ -219,8 +232,7 @@ async fn a_rolling_restart_under_load_fails_no_run_and_refuses_no_client() {
         })
         .collect();
     let mut progress = done.subscribe();
-    let order = ["ingest-1", "scheduler-1", "executor-1", "ingest-2", "scheduler-2", "executor-2", "janitor-1", "janitor-2", "metrics"];
-    for (i, name) in order.into_iter().enumerate() {
+    for (i, name) in order.iter().copied().enumerate() {
         // Spread over the load: each restart meets clients at work.
         let from = i * CLIENTS * RUNS / (order.len() + 1);
         progress.wait_for(|done| *done >= from).await.unwrap();

@@ -17,6 +17,7 @@ use crate::problem::Refusal;
 
 pub mod body;
 pub mod frame;
+pub mod leaving;
 pub mod meta;
 pub mod openapi;
 pub mod serve;
