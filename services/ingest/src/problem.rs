@@ -42,9 +42,7 @@ impl Refusal {
 
     /// One field error with a status of its own.
     pub fn field(status: u16, code: &str, pointer: &str, detail: impl Into<String>) -> Self {
-        let mut problem = Problem::of_errors(vec![FieldError::new(code, pointer, detail)]);
-        problem.status = status;
-        Self(Box::new(problem))
+        Self(Box::new(Problem::of_errors(vec![FieldError::new(code, pointer, detail)]).with_status(status)))
     }
 
     /// The one answer to an id that is not known, in this namespace or at all.

@@ -113,6 +113,14 @@ impl Problem {
         problem.errors = errors;
         problem
     }
+
+    /// The same problem with another status, and its title.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        title(status).clone_into(&mut self.title);
+        self
+    }
 }
 
 /// HTTP status of a field error's code: 400 for what is no JSON, 409 and 404 for the two codes that say so, else 422.

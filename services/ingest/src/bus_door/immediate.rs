@@ -91,9 +91,7 @@ async fn on_submit(door: &Door, received: &Received) -> Result<impl Serialize + 
         .ok_or_else(|| Refusal::new(404, "unknown_namespace", "the subject names no valid namespace"))?;
     let body = read(&received.body).map_err(|error| {
         let status = if error.code == "too_large" { 413 } else { hopyard_contract::problem::status_of(&error.code) };
-        let mut refusal = Refusal::of_errors(vec![error]);
-        refusal.0.status = status;
-        refusal
+        Refusal(Box::new(Problem::of_errors(vec![error]).with_status(status)))
     })?;
     door.admission.admit("api", None, &namespace, &body)?;
     let origin = Origin {
