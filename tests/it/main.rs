@@ -5,11 +5,15 @@
 
 mod harness;
 
+#[path = "../../fuzz/decoders.rs"]
+mod decoders;
+
 mod bad_input;
 mod chaos;
 mod cli;
 #[cfg(debug_assertions)]
 mod crash_points;
+mod corpus;
 mod crashes;
 mod doors;
 mod draining;
