@@ -1,5 +1,5 @@
 # Every recipe is one line; `scripts/bootstrap` says where the servers are that Hopyard starts for itself.
-.PHONY: demo dev test check bench clean
+.PHONY: demo dev test check schemathesis bench clean
 
 demo: ## One real run on this checkout, end to end, then everything is gone but its data
 	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && exec cargo run --locked -- demo
@@ -9,6 +9,8 @@ test: ## All tests, on real servers of our own
 	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && exec cargo test --workspace --locked
 check: ## Format, lints, documentation
 	@cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings && RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+schemathesis: ## Requests made from the OpenAPI document, against a private stack; by hand EXAMPLES=2000 SECONDS_AT_MOST=36000
+	@programs=$$(scripts/bootstrap schemathesis) && set -a && eval "$$programs" && exec scripts/schemathesis $(EXAMPLES)
 bench: ## Latency from submission to the first instruction, on an optimised build
 	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && exec cargo run --release --locked -- bench latency
 clean: ## Build output and the data of dev and demo; unpacked tools stay
