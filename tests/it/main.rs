@@ -11,9 +11,9 @@ mod decoders;
 mod bad_input;
 mod chaos;
 mod cli;
+mod corpus;
 #[cfg(debug_assertions)]
 mod crash_points;
-mod corpus;
 mod crashes;
 mod doors;
 mod draining;
