@@ -1,6 +1,7 @@
-//! Every decoder of bytes that others wrote, and what has to hold of it; a broken promise is a panic.
+//! Every decoder of the pure crates for bytes that others wrote, and what has to hold of it; a broken promise is a panic.
 //!
-//! The fuzz targets call these functions, and `tests/it/corpus.rs` calls them with the kept corpus.
+//! The fuzz targets call these functions, and `tests/it/corpus.rs` calls them with the kept corpus. Those of the door are in
+//! `doors.rs`, since it takes long to build.
 
 use chrono::DateTime;
 use hopyard_contract::condition::{self, Call, Scope};
@@ -10,10 +11,6 @@ use hopyard_contract::log::frame;
 use hopyard_contract::plan::{Plan, check};
 use hopyard_contract::repository::{RepoSpec, check_ref, check_url};
 use hopyard_contract::{json, money, subject, template, time};
-use hopyard_ingest::accept::request::{self, Form};
-use hopyard_ingest::http::wire::heads::Heads;
-use hopyard_ingest::read::params::Params;
-use hopyard_ingest::read::{cursor, events, filter};
 use serde_json::Value;
 
 #[path = "decoders/messages.rs"]
@@ -25,8 +22,6 @@ pub type Decoder = (&'static str, fn(&[u8]));
 /// All of them.
 pub const ALL: &[Decoder] = &[
     ("strict_json", strict_json),
-    ("run_request", run_request),
-    ("small_bodies", small_bodies),
     ("definition", definition),
     ("stored_plan", stored_plan),
     ("expression", expression),
@@ -35,9 +30,7 @@ pub const ALL: &[Decoder] = &[
     ("messages", messages::any),
     ("scalars", scalars),
     ("repository", repository),
-    ("query", query),
     ("subjects", subjects),
-    ("http_heads", http_heads),
 ];
 
 /// What the doors take for JSON is JSON, and its canonical form is read as the same value.
@@ -47,46 +40,6 @@ pub fn strict_json(data: &[u8]) {
     let canonical = json::canonical(&value);
     assert_eq!(json::parse(&canonical).expect("canonical JSON is JSON"), value);
     assert_eq!(json::canonical(&json::parse(&canonical).expect("it was just read")), canonical);
-}
-
-/// A request that is taken is the same request when its typed form is sent again, and holds what the checks promise.
-pub fn run_request(data: &[u8]) {
-    let Ok(value) = json::parse(data) else { return };
-    for form in [Form::One, Form::Many, Form::Either] {
-        let Ok(items) = request::body(&value, form) else { continue };
-        assert!(!items.is_empty() && items.len() <= hopyard_contract::submit::MAX_RUNS);
-        for item in items {
-            match item {
-                Err(errors) => assert!(!errors.is_empty(), "refused without a reason"),
-                Ok(taken) => {
-                    assert!(taken.workflow.is_some() != taken.definition.is_some());
-                    assert!(taken.priority <= 3 && taken.labels.len() <= 64 && taken.after.len() <= 100);
-                    assert!(taken.repo.as_ref().is_none_or(|repo| repo.check().is_empty()));
-                    let again = serde_json::to_value(&taken).expect("a request can be written");
-                    assert_eq!(request::request(&again).expect("what was taken is taken again"), taken);
-                    assert_eq!(serde_json::from_value::<hopyard_contract::submit::RunRequest>(again).expect("a typed form"), taken);
-                }
-            }
-        }
-    }
-}
-
-/// Cancels and re-runs.
-pub fn small_bodies(data: &[u8]) {
-    let Ok(value) = json::parse(data) else { return };
-    for needs_run in [false, true] {
-        match request::cancel(&value, needs_run) {
-            Err(errors) => assert!(!errors.is_empty()),
-            Ok(taken) => {
-                assert_eq!(taken.run_id.is_some(), needs_run);
-                let again = serde_json::to_value(&taken).expect("a cancel can be written");
-                assert_eq!(request::cancel(&again, needs_run).expect("it is taken again"), taken);
-            }
-        }
-    }
-    if let Ok(taken) = request::rerun(&value) {
-        assert!(taken.idempotency_key.is_none_or(|key| (1..=request::MAX_KEY).contains(&key.chars().count())));
-    }
 }
 
 /// A definition that is taken makes a plan that passes its own checks, is stored and read as itself, and has one hash.
@@ -252,25 +205,6 @@ pub fn repository(data: &[u8]) {
     }
 }
 
-/// Queries, cursors and event ids: refused with a reason, or read; a cursor opens only as it was given out.
-pub fn query(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    let namespace = Name::default_namespace();
-    if let Ok(params) = Params::of_query(text)
-        && let Ok(read) = filter::read(&params, &namespace)
-    {
-        assert!((1..=200).contains(&read.limit));
-        assert!(read.created_after.zip(read.created_before).is_none_or(|(from, to)| from <= to));
-    }
-    if let Some(key) = cursor::open("runs", &namespace, text) {
-        assert_eq!(cursor::seal("runs", &namespace, &key), text);
-    }
-    assert_eq!(cursor::open("runs", &namespace, &cursor::seal("runs", &namespace, text)).as_deref(), Some(text));
-    if let Ok(position) = events::position(Some(text)) {
-        assert_eq!(position.to_string(), text);
-    }
-}
-
 /// A subject that is read is the one that would be built.
 pub fn subjects(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -286,17 +220,4 @@ pub fn subjects(data: &[u8]) {
     if let Some(verb) = subject::Verb::of_subject(text) {
         assert!(verb.one() == text || verb.every() == text);
     }
-}
-
-/// Heads of requests are found wherever the bytes of a connection are cut.
-pub fn http_heads(data: &[u8]) {
-    let told = |size: usize| {
-        let mut heads = Heads::default();
-        data.chunks(size).for_each(|piece| heads.read(piece));
-        let unclear: Vec<bool> = std::iter::from_fn(|| heads.take()).collect();
-        (unclear, heads.has_begun())
-    };
-    let whole = told(data.len().max(1));
-    assert_eq!(told(1), whole);
-    assert_eq!(told(5), whole);
 }

@@ -1,8 +1,8 @@
-//! See `decoders::http_heads`.
+//! See `doors::http_heads`.
 #![no_main]
 
 #[allow(dead_code, reason = "a target uses one of them")]
-#[path = "../decoders.rs"]
-mod decoders;
+#[path = "../doors.rs"]
+mod doors;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| decoders::http_heads(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| doors::http_heads(data));

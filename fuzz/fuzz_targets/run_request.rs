@@ -1,8 +1,8 @@
-//! See `decoders::run_request`.
+//! See `doors::run_request`.
 #![no_main]
 
 #[allow(dead_code, reason = "a target uses one of them")]
-#[path = "../decoders.rs"]
-mod decoders;
+#[path = "../doors.rs"]
+mod doors;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| decoders::run_request(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| doors::run_request(data));

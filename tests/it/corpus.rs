@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::decoders;
+use crate::{decoders, decoders_of_the_door};
 
 /// The kept inputs of a decoder.
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -15,7 +15,7 @@ fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
 #[test]
 fn every_decoder_keeps_its_promises_on_the_corpus() {
     let mut total = 0;
-    for (name, decode) in decoders::ALL {
+    for (name, decode) in decoders::ALL.iter().chain(decoders_of_the_door::ALL) {
         let kept = corpus(name);
         assert!(!kept.is_empty(), "{name} has no corpus");
         total += kept.len();

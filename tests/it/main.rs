@@ -7,6 +7,8 @@ mod harness;
 
 #[path = "../../fuzz/decoders.rs"]
 mod decoders;
+#[path = "../../fuzz/doors.rs"]
+mod decoders_of_the_door;
 
 mod bad_input;
 mod chaos;
