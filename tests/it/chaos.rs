@@ -2,7 +2,10 @@
 
 pub mod clients;
 pub mod dice;
+mod faults;
 mod follower;
 pub mod journal;
+mod measure;
+mod storm;
 pub mod tally;
 pub mod workload;

@@ -21,6 +21,9 @@ const ALL_REACHED: Duration = Duration::from_secs(100);
 /// enough that somebody submits meanwhile.
 const AWAY: [(&str, Duration); 2] = [("executor-2", Duration::from_secs(5)), ("scheduler-1", Duration::from_millis(700))];
 
+/// Time between kills beside the points; an executor that comes back gets to work in between.
+const BETWEEN_KILLS: Duration = Duration::from_secs(9);
+
 /// The service in whose processes a point lies.
 fn service_of(point: &str) -> &str {
     match point.split('.').next().unwrap_or_default() {
@@ -110,7 +113,7 @@ async fn every_point(store: Engine) {
         loop {
             revive(&mut harness, &mut away).await;
             let missing = missing(&fired);
-            if !missing.is_empty() && last_kill.elapsed() > Duration::from_secs(5) {
+            if !missing.is_empty() && last_kill.elapsed() > BETWEEN_KILLS {
                 last_kill = Instant::now();
                 kill_another(&mut harness, &mut away).await;
             }

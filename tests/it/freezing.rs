@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::api::{on_repo, step_of, steps};
 use crate::harness::leftovers::{mirrors, running_step_processes, step_processes};
-use crate::harness::postgres::Postgres;
+use crate::harness::postgres;
 use crate::harness::programs::git;
 use crate::harness::wait::{eventually, holds};
 use crate::harness::{Harness, Setup, http};
@@ -156,7 +156,8 @@ async fn a_scheduler_that_is_away_for_longer_than_a_lease_ends_no_step() {
 }
 
 async fn on_own_postgres() -> (Harness, PostgresServer) {
-    let (server, url) = Postgres::own().await;
+    let server = postgres::server().await;
+    let url = postgres::new_database(&server).await;
     (Harness::start(Setup { own_store: Some(url), ..Setup::default() }).await, server)
 }
 

@@ -1,11 +1,12 @@
 //! A whole stack of a test's own: private servers, real services as processes, and the proof at the end that nothing is left.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 
-use hopyard::servers::{NatsOptions, NatsServer, find_program, process_env};
+use hopyard::servers::{NatsOptions, NatsServer, PostgresServer, find_program, process_env};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -14,14 +15,18 @@ pub mod bus;
 pub mod gauges;
 pub mod http;
 pub mod leftovers;
+pub mod link;
 pub mod postgres;
 pub mod process;
 pub mod programs;
+pub mod volume;
 pub mod wait;
 
 use bus::Bus;
+use link::Link;
 use postgres::Postgres;
 use process::Process;
+use volume::Volume;
 
 /// Engine of a stack's store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +65,10 @@ pub struct Setup {
     pub metrics: bool,
     /// URL of a store that the test brings along, instead of one of `store`.
     pub own_store: Option<String>,
+    /// Whether every service has ways of its own to the servers, which a test may disturb, and PostgreSQL is the stack's own.
+    pub links: bool,
+    /// Whether bus, store, blobs and the first host have small volumes of their own.
+    pub volumes: bool,
     /// Further settings of all services.
     pub settings: Vec<(&'static str, String)>,
 }
@@ -79,6 +88,8 @@ impl Default for Setup {
             janitors: true,
             metrics: false,
             own_store: None,
+            links: false,
+            volumes: false,
             settings: Vec::new(),
         }
     }
@@ -98,6 +109,12 @@ pub struct Harness {
     pub nats: NatsServer,
     /// URL of the store.
     pub store_url: String,
+    /// The PostgreSQL that is the stack's own, if it has one.
+    pub postgres: Option<PostgresServer>,
+    /// Ways of services to the bus and to the database, by `<service>.<server>`.
+    pub links: BTreeMap<String, Link>,
+    /// Volumes that can be filled, if it has any.
+    pub volumes: Vec<Volume>,
     setup: Setup,
     processes: Vec<Process>,
     dir: PathBuf,
@@ -116,18 +133,31 @@ impl Harness {
         for part in ["logs", "repositories", "data", "bus"] {
             std::fs::create_dir(dir.join(part)).unwrap();
         }
+        let places = ["bus", "store", "blobs", "data/host-1"].iter().filter(|_| setup.volumes);
+        let volumes = places.map(|place| Volume::at(dir.join(place))).collect();
         let program = find_program("nats-server", "HOPYARD_NATS_SERVER", &process_env).unwrap();
         let nats = NatsServer::start(NatsOptions { program, data_dir: dir.join("bus"), addr: None, log_file: None }).await.unwrap();
-        let (store_url, postgres) = match (setup.own_store.clone(), setup.store) {
-            (Some(url), _) => (url, None),
-            (None, Engine::Sqlite) => (format!("sqlite:{}", dir.join("store").display()), None),
-            (None, Engine::Postgres) => {
-                let server = Postgres::shared().await;
-                (server.database().await, Some(server))
-            }
+        let (mut shared, mut own) = (None, None);
+        let store_url = match setup.store {
+            _ if setup.own_store.is_some() => setup.own_store.clone().unwrap_or_default(),
+            Engine::Sqlite => format!("sqlite:{}", dir.join("store").display()),
+            Engine::Postgres if setup.links => postgres::new_database(own.insert(postgres::server().await)).await,
+            Engine::Postgres => shared.insert(Postgres::shared().await).database().await,
         };
-        let mut harness =
-            Self { nats, store_url, setup, processes: Vec::new(), dir, repositories: 0, closed: false, _postgres: postgres, _temp: temp };
+        let mut harness = Self {
+            nats,
+            store_url,
+            postgres: own,
+            links: BTreeMap::new(),
+            volumes,
+            setup,
+            processes: Vec::new(),
+            dir,
+            repositories: 0,
+            closed: false,
+            _postgres: shared,
+            _temp: temp,
+        };
         harness.plan();
         for process in &mut harness.processes {
             process.launch().await;
@@ -164,7 +194,19 @@ impl Harness {
         std::fs::create_dir_all(&data).unwrap();
         let mut env: Vec<(String, String)> = vec![("HOME".into(), data.display().to_string())];
         let mut set = |name: &str, value: &str| env.push((format!("HOPYARD_{name}"), value.to_owned()));
-        set("NATS_URL", &self.nats.url());
+        let mut way = |server: &str, to: SocketAddr| {
+            let link = self.links.entry(format!("{name}.{server}")).or_insert_with(|| Link::to(to));
+            link.addr()
+        };
+        let nats = if self.setup.links { way("bus", self.nats.addr()) } else { self.nats.addr() };
+        let store = match &self.postgres {
+            Some(server) => {
+                let to = SocketAddr::from(([127, 0, 0, 1], server.port()));
+                self.store_url.replace(&to.to_string(), &way("database", to).to_string())
+            }
+            None => self.store_url.clone(),
+        };
+        set("NATS_URL", &format!("nats://{nats}"));
         set("ADMIN_ADDR", "127.0.0.1:0");
         set("DATA_DIR", &data.display().to_string());
         set("BLOBS", &self.dir.join("blobs").display().to_string());
@@ -187,12 +229,17 @@ impl Harness {
             _ => {}
         }
         if matches!(service, "ingest" | "scheduler" | "metrics") {
-            set("STORE_URL", &self.store_url);
+            set("STORE_URL", &store);
         }
         for (name, value) in &self.setup.settings {
             set(name, value);
         }
         self.processes.push(Process::new(name, service, env, &self.dir.join("logs")));
+    }
+
+    /// Names of all services.
+    pub fn names(&self) -> Vec<String> {
+        self.processes.iter().map(|p| p.name.clone()).collect()
     }
 
     /// A service by name.
@@ -300,6 +347,9 @@ impl Harness {
         leftovers::none(&self.store_url, self.nats.addr(), &self.dir, &self.hosts()).await;
         futures::future::join_all(self.processes.iter_mut().map(Process::stop)).await;
         self.nats.stop().await.unwrap();
+        if let Some(postgres) = &mut self.postgres {
+            postgres.stop().await.unwrap();
+        }
         self.closed = true;
     }
 }

@@ -26,6 +26,8 @@ pub struct Tally {
     pub followed: usize,
     /// Submissions that only the bus had when it was lost, which is what their answer said.
     pub lost_with_bus: usize,
+    /// The runs as the API tells them.
+    pub details: Vec<Value>,
     /// What must not be, by kind, in words.
     pub wrong: BTreeMap<&'static str, Vec<String>>,
 }
@@ -59,10 +61,12 @@ pub async fn tally(world: &World, bus_lost: &[Duration]) -> Tally {
         tally.wrong("doubled", format!("{op} became {runs:?}"));
     }
     look_at_promises(world, &mut tally, &of_op, bus_lost);
-    let looked: Vec<Vec<(&'static str, String)>> =
-        futures::stream::iter(&listed).map(|run| look_at_run(world, run)).buffer_unordered(AT_ONCE).collect().await;
-    for (kind, text) in looked.into_iter().flatten() {
-        tally.wrong(kind, text);
+    let looked: Vec<_> = futures::stream::iter(&listed).map(|run| look_at_run(world, run)).buffer_unordered(AT_ONCE).collect().await;
+    for (run, wrong) in looked {
+        tally.details.push(run);
+        for (kind, text) in wrong {
+            tally.wrong(kind, text);
+        }
     }
     look_at_marks(world, &mut tally);
     tally
@@ -120,7 +124,7 @@ fn look_at_promises(world: &World, tally: &mut Tally, of_op: &BTreeMap<String, B
 }
 
 /// One run, its steps, attempts and events.
-async fn look_at_run(world: &World, listed: &Value) -> Vec<(&'static str, String)> {
+async fn look_at_run(world: &World, listed: &Value) -> (Value, Vec<(&'static str, String)>) {
     let mut wrong = Vec::new();
     let id = listed["id"].as_str().unwrap_or_default();
     let path = format!("/api/v1/runs/{id}");
@@ -152,7 +156,7 @@ async fn look_at_run(world: &World, listed: &Value) -> Vec<(&'static str, String
         wrong.push(("usage", format!("{id}: {} is not the sum {sum} of its attempts", run["usage"])));
     }
     look_at_events(id, &events(world, id).await, &mut wrong);
-    wrong
+    (run, wrong)
 }
 
 async fn events(world: &World, id: &str) -> Vec<Value> {

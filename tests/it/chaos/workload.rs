@@ -30,6 +30,8 @@ pub enum Kind {
     Long,
     /// Work on a repository that becomes a branch.
     Repository,
+    /// As [`Kind::Repository`], and it takes a while.
+    RepositoryLong,
     /// As [`Kind::Repository`], with a second try after the first has left something behind.
     RepositoryRetried,
     /// As [`Kind::Repository`], pushed at the end.
@@ -46,6 +48,7 @@ const MIX: &[(Kind, usize)] = &[
     (Kind::Retried, 6),
     (Kind::Long, 12),
     (Kind::Repository, 8),
+    (Kind::RepositoryLong, 4),
     (Kind::RepositoryRetried, 3),
     (Kind::Pushed, 3),
     (Kind::Session, 2),
@@ -80,6 +83,7 @@ impl Kind {
             Self::Retried => json!([{ "id": "main", "shell": format!("{ran}\n{once_failing}"), "retry": retry }]),
             Self::Long => json!([{ "id": "main", "shell": format!("{}\nsleep {}", alone(&places.dir), 1 + dice.below(4)) }]),
             Self::Repository | Self::Pushed | Self::Session => json!([{ "id": "main", "shell": write }]),
+            Self::RepositoryLong => json!([{ "id": "main", "shell": format!("{write}\nsleep 2") }]),
             Self::RepositoryRetried => json!([{ "id": "main", "shell": format!("{write}\n{once_failing}"), "retry": retry }]),
         };
         // A few names, so that definitions are both new and known to a door.
@@ -87,7 +91,7 @@ impl Kind {
         let mut definition = json!({ "version": 1, "name": name, "steps": steps });
         let mut request = json!({ "labels": { "op": op, "kind": format!("{self:?}") } });
         match self {
-            Self::Repository | Self::RepositoryRetried | Self::Pushed | Self::Session => {
+            Self::Repository | Self::RepositoryLong | Self::RepositoryRetried | Self::Pushed | Self::Session => {
                 request["repo"] = json!({ "url": places.repo.display().to_string() });
             }
             _ => definition["workspace"] = json!({ "mode": "none" }),

@@ -18,27 +18,9 @@ pub struct Postgres {
     runtime: Option<Runtime>,
 }
 
-/// Servers of tests: quick, and with room for many.
-fn options() -> PgOptions {
-    PgOptions {
-        bin_dir: find_postgres(&process_env).unwrap(),
-        fsync: false,
-        settings: vec![("max_connections".into(), "200".into())],
-        ..PgOptions::default()
-    }
-}
-
 static SHARED: Mutex<Weak<Postgres>> = Mutex::const_new(Weak::new());
 
 impl Postgres {
-    /// A server that a test has for itself, to stop or to kill, and the URL of an empty database on it.
-    pub async fn own() -> (PostgresServer, String) {
-        let server = PostgresServer::start(options()).await.unwrap();
-        query(server.port(), "postgres", "create database own").await.unwrap();
-        let url = server.url("own");
-        (server, url)
-    }
-
     /// The server, started if no test uses one.
     pub async fn shared() -> Arc<Self> {
         let mut shared = SHARED.lock().await;
@@ -46,7 +28,7 @@ impl Postgres {
             return running;
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let server = runtime.spawn(PostgresServer::start(options())).await.unwrap().unwrap();
+        let server = runtime.spawn(server()).await.unwrap();
         let started = Arc::new(Self { server: Some(server), runtime: Some(runtime) });
         *shared = Arc::downgrade(&started);
         started
@@ -54,11 +36,26 @@ impl Postgres {
 
     /// Makes an empty database and returns its URL.
     pub async fn database(&self) -> String {
-        let server = self.server.as_ref().expect("the server is there until it is dropped");
-        let name = format!("t{}", RunId::mint().to_string().replace('-', ""));
-        query(server.port(), "postgres", &format!("create database {name}")).await.unwrap();
-        server.url(&name)
+        new_database(self.server.as_ref().expect("the server is there until it is dropped")).await
     }
+}
+
+/// A server of a test's own, to stop or to kill: quick, and with room for many.
+pub async fn server() -> PostgresServer {
+    let options = PgOptions {
+        bin_dir: find_postgres(&process_env).unwrap(),
+        fsync: false,
+        settings: vec![("max_connections".into(), "200".into())],
+        ..PgOptions::default()
+    };
+    PostgresServer::start(options).await.unwrap()
+}
+
+/// Makes an empty database on a server and returns its URL.
+pub async fn new_database(server: &PostgresServer) -> String {
+    let name = format!("t{}", RunId::mint().to_string().replace('-', ""));
+    query(server.port(), "postgres", &format!("create database {name}")).await.unwrap();
+    server.url(&name)
 }
 
 impl Drop for Postgres {

@@ -1,0 +1,315 @@
+//! Faults: each has a name and a counter, begins at one instant and is healed at another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::clients::World;
+use super::dice::Dice;
+use crate::harness::Harness;
+use crate::harness::link::Mode;
+
+/// What ends a fault.
+#[derive(Debug)]
+enum Heal {
+    Launch(String),
+    Thaw(String),
+    Open(String),
+    StartBus,
+    ThawServer(Pid),
+    StartDatabase,
+    EmptyVolume(PathBuf),
+}
+
+/// The faults of a run of chaos.
+#[derive(Debug)]
+pub struct Faults {
+    dice: Dice,
+    /// What is not well at the moment, with when and how it shall be.
+    ill: BTreeMap<String, (Instant, Heal)>,
+    /// How often each fault was made.
+    pub made: BTreeMap<String, usize>,
+    /// When the bus lost messages.
+    pub bus_lost: Vec<Duration>,
+    /// When a database was killed or the bus wiped, for those who measure how long it takes to get well.
+    pub measured: Vec<(&'static str, Instant)>,
+    /// Executors that were killed, and when.
+    pub executors_killed: Vec<(String, DateTime<Utc>)>,
+    /// Services that ended by themselves, with the end of their log.
+    pub ended: Vec<String>,
+    draining: BTreeSet<String>,
+    bus_copy: Option<PathBuf>,
+    volumes: Vec<PathBuf>,
+}
+
+/// Kinds of faults by how often they come.
+const MIX: &[(&str, usize)] = &[
+    ("kill", 20),
+    ("stop", 20),
+    ("drain", 8),
+    ("reset", 16),
+    ("slow", 6),
+    ("half-open", 6),
+    ("one-way", 6),
+    ("refused", 4),
+    ("cut-at-commit", 10),
+    ("kill-bus", 4),
+    ("stop-bus", 4),
+    ("wipe-bus", 1),
+    ("restore-bus", 1),
+    ("kill-database", 3),
+    ("stop-database", 4),
+    ("disk-full", 4),
+];
+
+impl Faults {
+    /// No fault yet.
+    pub fn new(seed: u64, volumes: Vec<PathBuf>) -> Self {
+        Self {
+            dice: Dice::new(seed, 0),
+            ill: BTreeMap::new(),
+            made: BTreeMap::new(),
+            bus_lost: Vec::new(),
+            measured: Vec::new(),
+            executors_killed: Vec::new(),
+            ended: Vec::new(),
+            draining: BTreeSet::new(),
+            bus_copy: None,
+            volumes,
+        }
+    }
+
+    /// How many faults were made.
+    pub fn total(&self) -> usize {
+        self.made.values().sum()
+    }
+
+    /// Time until the next fault.
+    pub fn pause(&mut self) -> Duration {
+        self.dice.span(100, 900)
+    }
+
+    /// How long a fault lasts: mostly short, now and then long.
+    fn span(&mut self) -> Duration {
+        if self.dice.one_in(12) { self.dice.span(2_000, 10_000) } else { self.dice.span(200, 1_500) }
+    }
+
+    /// Makes a fault by chance.
+    pub async fn make(&mut self, harness: &mut Harness, world: &World) {
+        let mut at = self.dice.below(MIX.iter().map(|(_, weight)| weight).sum());
+        for (kind, weight) in MIX {
+            if at < *weight {
+                return self.make_one(kind, harness, world).await;
+            }
+            at -= weight;
+        }
+    }
+
+    async fn make_one(&mut self, kind: &'static str, harness: &mut Harness, world: &World) {
+        let span = self.span();
+        let until = Instant::now() + span;
+        let name = match kind {
+            "kill" | "stop" | "drain" => {
+                let names: Vec<String> = harness.names().into_iter().filter(|n| !self.ill.contains_key(n)).collect();
+                if names.is_empty() {
+                    return;
+                }
+                let name = self.dice.pick(&names).clone();
+                self.on_service(kind, &name, until, harness).await;
+                format!("{kind} {}", name.split('-').next().unwrap_or_default())
+            }
+            "kill-bus" | "stop-bus" | "wipe-bus" | "restore-bus" => {
+                if self.ill.contains_key("bus") || (kind == "restore-bus" && self.bus_copy.is_none()) {
+                    return;
+                }
+                self.on_bus(kind, until, harness, world).await;
+                kind.to_owned()
+            }
+            "kill-database" | "stop-database" => {
+                let Some(server) = harness.postgres.as_mut().filter(|_| !self.ill.contains_key("database")) else { return };
+                let heal = if kind == "kill-database" {
+                    server.kill().await.unwrap();
+                    self.measured.push(("database killed → first commit", Instant::now()));
+                    Heal::StartDatabase
+                } else {
+                    let pid = Pid::from_raw(server.pid().expect("it runs").cast_signed());
+                    freeze_tree(pid, Signal::SIGSTOP);
+                    Heal::ThawServer(pid)
+                };
+                self.ill.insert("database".to_owned(), (until, heal));
+                kind.to_owned()
+            }
+            "disk-full" => {
+                let volumes: Vec<PathBuf> =
+                    self.volumes.iter().filter(|v| !self.ill.contains_key(&v.display().to_string())).cloned().collect();
+                if volumes.is_empty() {
+                    return;
+                }
+                let volume = self.dice.pick(&volumes).clone();
+                fill(&volume);
+                let name = volume.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                self.ill.insert(volume.display().to_string(), (until, Heal::EmptyVolume(volume)));
+                format!("{kind} {name}")
+            }
+            _ => {
+                let wanted = |name: &&String| kind != "cut-at-commit" || name.ends_with(".database");
+                let links: Vec<String> = harness.links.keys().filter(wanted).filter(|n| !self.ill.contains_key(*n)).cloned().collect();
+                if links.is_empty() {
+                    return;
+                }
+                let name = self.dice.pick(&links).clone();
+                self.on_link(kind, &name, until, harness);
+                format!("{kind} {}", name.rsplit('.').next().unwrap_or_default())
+            }
+        };
+        world.journal.note("fault", &name, serde_json::json!({ "ms": u64::try_from(span.as_millis()).unwrap_or(0) }));
+        *self.made.entry(name).or_default() += 1;
+    }
+
+    async fn on_service(&mut self, kind: &str, name: &str, until: Instant, harness: &mut Harness) {
+        let heal = match kind {
+            "kill" => {
+                if name.starts_with("executor") {
+                    self.executors_killed.push((name.to_owned(), Utc::now()));
+                }
+                harness.kill9(name).await;
+                Heal::Launch(name.to_owned())
+            }
+            "stop" => {
+                harness.freeze(name);
+                Heal::Thaw(name.to_owned())
+            }
+            _ => {
+                harness.service(name).signal(Signal::SIGTERM);
+                self.draining.insert(name.to_owned());
+                // It ends when it has finished; then it is started again.
+                return;
+            }
+        };
+        self.ill.insert(name.to_owned(), (until, heal));
+    }
+
+    async fn on_bus(&mut self, kind: &str, until: Instant, harness: &mut Harness, world: &World) {
+        let copy = harness.dir().join("bus-copy");
+        let store = harness.dir().join("bus/nats");
+        match kind {
+            "kill-bus" => {
+                harness.nats.kill().await.unwrap();
+                // A copy of a server that is not running is one that a backup would have.
+                if self.bus_copy.is_none() || self.dice.one_in(2) {
+                    std::fs::remove_dir_all(&copy).unwrap_or_default();
+                    copy_tree(&store, &copy);
+                    self.bus_copy = Some(copy);
+                }
+            }
+            "stop-bus" => {
+                let pid = Pid::from_raw(harness.nats.pid().expect("it runs").cast_signed());
+                kill(pid, Signal::SIGSTOP).unwrap();
+                self.ill.insert("bus".to_owned(), (until, Heal::ThawServer(pid)));
+                return;
+            }
+            "wipe-bus" => {
+                harness.nats.wipe().await.unwrap();
+                self.bus_lost.push(world.journal.now());
+                self.measured.push(("bus wiped → flowing", Instant::now()));
+            }
+            _ => {
+                harness.nats.wipe().await.unwrap();
+                copy_tree(&copy, &store);
+                self.bus_lost.push(world.journal.now());
+            }
+        }
+        self.ill.insert("bus".to_owned(), (until, Heal::StartBus));
+    }
+
+    fn on_link(&mut self, kind: &str, name: &str, until: Instant, harness: &Harness) {
+        let link = &harness.links[name];
+        let mode = match kind {
+            "reset" => return link.reset(),
+            "slow" => Mode::Slow(self.dice.span(20, 400)),
+            "half-open" => Mode::Silent,
+            "one-way" if self.dice.one_in(2) => Mode::OnlyForth,
+            "one-way" => Mode::OnlyBack,
+            "refused" => Mode::Refused,
+            _ => Mode::CutAtCommit { forwarded: self.dice.one_in(2) },
+        };
+        link.set(mode);
+        self.ill.insert(name.to_owned(), (until, Heal::Open(name.to_owned())));
+    }
+
+    /// Heals what is due, or everything, and starts again what has ended.
+    pub async fn heal(&mut self, harness: &mut Harness, all: bool) {
+        for (name, status) in harness.gone() {
+            if !self.draining.remove(&name) || !status.success() {
+                self.ended.push(format!("{name}: {status}\n{}", harness.service(&name).told()));
+            }
+            self.ill.insert(name.clone(), (Instant::now(), Heal::Launch(name)));
+        }
+        let now = Instant::now();
+        // A server does not start on a full disk.
+        if self.ill.get("bus").is_some_and(|(at, _)| all || *at <= now) {
+            for (_, (at, heal)) in self.ill.iter_mut().filter(|(name, _)| name.ends_with("/bus")) {
+                *at = now;
+                if let Heal::EmptyVolume(volume) = heal {
+                    std::fs::remove_file(volume.join(BALLAST)).unwrap_or_default();
+                }
+            }
+        }
+        let due: Vec<String> = self.ill.iter().filter(|(_, (at, _))| all || *at <= now).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            let Some((_, heal)) = self.ill.remove(&name) else { continue };
+            match heal {
+                Heal::Launch(name) => harness.service(&name).launch().await,
+                Heal::Thaw(name) => harness.thaw(&name),
+                Heal::Open(name) => harness.links[&name].set(Mode::Open),
+                Heal::StartBus => harness.nats.restart_same_port().await.unwrap(),
+                Heal::ThawServer(pid) => freeze_tree(pid, Signal::SIGCONT),
+                Heal::StartDatabase => harness.postgres.as_mut().expect("it was killed").restart().await.unwrap(),
+                Heal::EmptyVolume(volume) => std::fs::remove_file(volume.join(BALLAST)).unwrap_or_default(),
+            }
+        }
+        if !self.ill.contains_key("bus") && matches!(harness.nats.exited().now_or_never(), Some(Ok(Some(_)))) {
+            self.ended.push("nats-server ended by itself".to_owned());
+            harness.nats.restart_same_port().await.unwrap();
+        }
+    }
+}
+
+/// File that takes all the room of a volume.
+const BALLAST: &str = "ballast";
+
+/// Takes all the room of a volume.
+fn fill(volume: &Path) {
+    use std::io::Write as _;
+    let Ok(mut file) = std::fs::File::create(volume.join(BALLAST)) else { return };
+    for size in [1 << 20, 1 << 12, 1] {
+        let piece = vec![0; size];
+        while file.write_all(&piece).is_ok() {}
+    }
+}
+
+/// Signals a process and its children.
+fn freeze_tree(pid: Pid, signal: Signal) {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    for pid in children.split_whitespace().filter_map(|p| p.parse().ok()).map(Pid::from_raw).chain([pid]) {
+        // It may have ended meanwhile.
+        kill(pid, signal).unwrap_or_default();
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! How long things take while everything breaks: answers, cancels, re-claims, and the first work after a loss.
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use super::clients::World;
+
+/// Times of one kind.
+#[derive(Clone, Debug, Default)]
+pub struct Times(Vec<Duration>);
+
+impl Times {
+    /// From single times.
+    pub fn of(times: impl IntoIterator<Item = Duration>) -> Self {
+        let mut all: Vec<Duration> = times.into_iter().collect();
+        all.sort();
+        Self(all)
+    }
+
+    fn at(&self, percent: usize) -> Option<Duration> {
+        let place = (self.0.len() * percent).div_ceil(100).saturating_sub(1);
+        self.0.get(place).copied()
+    }
+}
+
+impl std::fmt::Display for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |percent| self.at(percent).map_or("–".to_owned(), |t| format!("{:.2} s", t.as_secs_f64()));
+        write!(f, "p50 {}, p99 {}, most {} ({} times)", shown(50), shown(99), shown(100), self.0.len())
+    }
+}
+
+/// Submits until a run is committed and has completed; both times since `began`.
+pub async fn first_work(world: &World, op: String, began: Instant) -> (Duration, Duration) {
+    let body = json!({
+        "labels": { "op": op, "kind": "probe" },
+        "definition": { "version": 1, "name": "probe", "workspace": { "mode": "none" }, "steps": [{ "id": "main", "shell": "true" }] },
+    });
+    let mut committed = None;
+    loop {
+        let answer = world.http("POST", "/api/v1/runs", &[("Idempotency-Key", &op)], &body).await;
+        let body = answer.as_ref().map(|a| a.json()).unwrap_or_default();
+        if let Some(run) = body["run_id"].as_str().filter(|_| answer.is_some_and(|a| matches!(a.status, 200 | 201))) {
+            let since = *committed.get_or_insert_with(|| began.elapsed());
+            let path = format!("/api/v1/runs/{run}?wait=10s&until=final");
+            let state = world.http("GET", &path, &[], &Value::Null).await.map(|a| a.json()).unwrap_or_default();
+            if crate::harness::api::is_final(&state) {
+                return (since, began.elapsed());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// From the death of an executor to the start of the next attempt of what it had begun, for steps that any executor may take.
+pub fn reclaims(runs: &[Value], killed: &[(String, DateTime<Utc>)]) -> Times {
+    let at = |value: &Value| value.as_str().and_then(|t| t.parse::<DateTime<Utc>>().ok());
+    let mut times = Vec::new();
+    for run in runs.iter().filter(|run| run["repo"].is_null()) {
+        for step in run["steps"].as_array().into_iter().flatten() {
+            for pair in step["attempts"].as_array().into_iter().flatten().collect::<Vec<_>>().windows(2) {
+                let (Some(from), Some(lost), Some(next)) =
+                    (at(&pair[0]["started_at"]), at(&pair[0]["finished_at"]), at(&pair[1]["started_at"]))
+                else {
+                    continue;
+                };
+                let death = killed.iter().find(|(name, at)| pair[0]["executor"] == *name && *at >= from && *at <= lost);
+                if let Some((_, death)) = death.filter(|_| pair[0]["status"] == "lost") {
+                    times.extend((next - death).to_std());
+                }
+            }
+        }
+    }
+    Times::of(times)
+}

@@ -1,0 +1,143 @@
+//! Chaos: clients of all doors go on while services, servers, connections and disks fail by chance; then everything is healed
+//! and compared with what was promised.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use hopyard::servers::process_env;
+use tokio_util::sync::CancellationToken;
+
+use super::clients::World;
+use super::faults::Faults;
+use super::journal::Journal;
+use super::measure::{Times, first_work, reclaims};
+use super::tally::{Tally, tally};
+use super::workload::Places;
+use crate::harness::wait::{holds, within};
+use crate::harness::{Engine, Harness, Setup};
+
+/// Longest time until all is quiet after everything was healed.
+const QUIET: Duration = Duration::from_secs(180);
+
+/// A number that `make chaos` hands over.
+fn number(name: &str) -> Option<u64> {
+    process_env(name)?.parse().ok()
+}
+
+/// Covers I1 to I9: a short storm in every run of the tests; `make chaos` makes it as long as wanted, on either engine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_promised_is_lost_in_a_storm() {
+    let engine = if process_env("HOPYARD_CHAOS_STORE").as_deref() == Some("postgres") { Engine::Postgres } else { Engine::Sqlite };
+    let seconds = number("HOPYARD_CHAOS_SECONDS").unwrap_or(15);
+    storm(engine, number("HOPYARD_CHAOS_SEED").unwrap_or(7), Duration::from_secs(seconds)).await;
+}
+
+async fn storm(store: Engine, seed: u64, length: Duration) {
+    let volumes = process_env("HOPYARD_CHAOS_VOLUMES").is_some();
+    let setup = Setup { store, executors: 3, hosts: 2, slots: 8, metrics: true, links: true, volumes, ..Setup::default() };
+    let setup = if store == Engine::Postgres { Setup { schedulers: 2, ..setup } } else { setup };
+    let mut harness = Harness::start(setup).await;
+    let repo = harness.repo(&[&[("README", "a repository\n")]]);
+    let dir = harness.dir().to_owned();
+    std::fs::create_dir(dir.join("locks")).unwrap();
+    harness.keep_addresses();
+    let world = World {
+        api: harness.api(),
+        bus: harness.nats.addr(),
+        places: Places { dir: dir.clone(), repo },
+        journal: Journal::begin(),
+        stop: CancellationToken::new(),
+        crowded: Default::default(),
+        seed,
+        clients: Default::default(),
+    };
+    let mut faults = Faults::new(seed, harness.volumes.iter().map(|v| v.path().to_owned()).collect());
+    let weather = async {
+        let began = Instant::now();
+        let mut next = began + Duration::from_secs(2);
+        let mut probes = FuturesUnordered::new();
+        let mut first = Vec::new();
+        while began.elapsed() < length {
+            faults.heal(&mut harness, false).await;
+            if Instant::now() >= next {
+                faults.make(&mut harness, &world).await;
+                next = Instant::now() + faults.pause();
+            }
+            for (what, since) in faults.measured.drain(..) {
+                let op = format!("probe-{}", world.journal.now().as_micros());
+                let world = &world;
+                probes.push(async move { (what, first_work(world, op, since).await) });
+            }
+            tokio::select! {
+                Some(done) = probes.next(), if !probes.is_empty() => first.push(done),
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+        world.stop.cancel();
+        while !world.is_over() || !probes.is_empty() {
+            faults.heal(&mut harness, true).await;
+            tokio::select! {
+                Some(done) = probes.next(), if !probes.is_empty() => first.push(done),
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            }
+        }
+        first
+    };
+    let (first, ()) = futures::future::join(weather, world.clients(2)).await;
+    harness.all_ready().await;
+    let healed = Instant::now();
+    within(QUIET, "everything ends", || async {
+        let live = world.live().await;
+        holds(live == Some(0), format!("{live:?} runs are under way"))
+    })
+    .await;
+    println!("quiet {:.1} s after everything was healed", healed.elapsed().as_secs_f64());
+    let tally = tally(&world, &faults.bus_lost).await;
+    let lines = table(&world, &faults, &tally, &first);
+    println!("{lines}");
+    if let Some(file) = process_env("HOPYARD_CHAOS_JOURNAL") {
+        world.journal.save(Path::new(&file)).unwrap();
+    }
+    for text in &faults.ended {
+        println!("ended by itself: {text}");
+    }
+    assert_eq!(tally.complaints(), "", "seed {seed}\n{lines}");
+    assert!(faults.total() > 0 && tally.accepted > 0, "{lines}");
+    harness.close().await;
+}
+
+/// What happened, for people.
+fn table(world: &World, faults: &Faults, tally: &Tally, first: &[(&'static str, (Duration, Duration))]) -> String {
+    let mut lines = vec![format!("{:<42} {:>8}", "fault", "times")];
+    lines.extend(faults.made.iter().map(|(name, times)| format!("{name:<42} {times:>8}")));
+    lines.push(format!("{:<42} {:>8}", "all faults", faults.total()));
+    for (what, count) in [
+        ("accepted submissions", tally.accepted),
+        ("runs", tally.runs),
+        ("event streams followed to their end", tally.followed),
+        ("lost with the bus, as their 202 said", tally.lost_with_bus),
+        ("services that ended by themselves", faults.ended.len()),
+    ] {
+        lines.push(format!("{what:<42} {count:>8}"));
+    }
+    for kind in ["lost", "doubled", "changed", "gaps", "usage", "cancels", "answers", "refused", "leaked"] {
+        lines.push(format!("{kind:<42} {:>8}", tally.wrong.get(kind).map_or(0, Vec::len)));
+    }
+    let seen = world.journal.seen();
+    let gone = seen.cancels.iter().filter(|c| c.committed).filter_map(|c| c.gone_after);
+    let of = |wanted: &'static str, which: fn(&(Duration, Duration)) -> Duration| {
+        Times::of(first.iter().filter(|(what, _)| *what == wanted).map(|(_, times)| which(times)))
+    };
+    for (what, times) in [
+        ("submit → answer", Times::of(seen.answers.iter().copied())),
+        ("cancel → gone", Times::of(gone)),
+        ("executor death → next attempt", reclaims(&tally.details, &faults.executors_killed)),
+        ("bus wiped → flowing", of("bus wiped → flowing", |t| t.1)),
+        ("database killed → first commit", of("database killed → first commit", |t| t.0)),
+    ] {
+        lines.push(format!("{what:<34} {times}"));
+    }
+    lines.join("\n")
+}
