@@ -305,7 +305,7 @@ impl World {
         match answer.status {
             202 => {}
             409 => return self.journal.read(&body["run"]),
-            503 => return self.journal.note("fail", "cancel", json!(run)),
+            503 | 429 => return self.journal.note("fail", "cancel", json!(run)),
             status => return self.journal.violation(format!("cancel {run}: {status} {body}")),
         }
         let committed = body["committed"] != false;
