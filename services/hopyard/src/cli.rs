@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use hopyard_contract::Name;
 use hopyard_runtime::Config;
 
+use crate::audit::{self, AuditArgs};
 use crate::client::bench::BenchCommand;
 use crate::client::fleet::{DlqCommand, ExecutorsCommand, UsageArgs, WorkspacesCommand};
 use crate::client::output::{self, Format};
@@ -82,6 +83,11 @@ pub enum Command {
     /// Shows, requeues and drops messages that could not be processed
     #[command(subcommand, after_help = "Example:\n  hopyard dlq list")]
     Dlq(DlqCommand),
+    /// Checks on the live system that what is recorded can be true and that nothing was lost
+    #[command(
+        after_help = "Examples:\n  hopyard audit --since 1h\n  hopyard audit --data-dir /var/lib/hopyard --deep --json\n\nExit codes: 0 nothing found, 1 something is wrong, 2 usage, 5 the store or the bus does not answer."
+    )]
+    Audit(AuditArgs),
     /// Prints, makes and compares streams and consumers of the bus
     #[command(subcommand, after_help = "Example:\n  hopyard topology diff")]
     Topology(TopologyCommand),
@@ -200,6 +206,7 @@ async fn client(cli: Cli) -> Result<Exit> {
         Command::Janitor(args) => prune::janitor(format, &args).await,
         Command::Usage(args) => fleet::usage(&api()?, format, &args).await,
         Command::Dlq(command) => fleet::dlq(&api()?, format, &command).await,
+        Command::Audit(args) => audit::run(format, &args).await,
         Command::Topology(command) => operate::run_topology(&config, format, &command).await,
         Command::Migrate(args) => operate::migrate(&config, args).await,
         Command::Doctor => Ok(doctor::run(&config, &api()?, format).await),

@@ -3,6 +3,7 @@
 //! It *never* holds state of a run, never uses, stops or reconfigures a server it did not start, and its private servers never
 //! listen beyond the loopback interface.
 
+pub mod audit;
 pub mod cli;
 pub mod client;
 pub mod demo;

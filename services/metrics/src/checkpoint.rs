@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::instruments;
 use crate::ledger::{Ledger, Saved};
+use crate::series::Series;
 
 /// Version of the written form.
 const VERSION: u32 = 1;
@@ -112,6 +113,16 @@ impl Checkpoint {
         }
         Ok(done)
     }
+}
+
+/// The counters of a saved state.
+///
+/// # Errors
+/// When it is of another version.
+pub(crate) fn series_of(state: &serde_json::Value) -> anyhow::Result<Series> {
+    let document = Document::deserialize(state)?;
+    ensure!(document.v == VERSION, "they have version {}, this build reads {VERSION}", document.v);
+    Ok(document.ledger.into_series())
 }
 
 #[cfg(test)]

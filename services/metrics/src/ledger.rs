@@ -35,6 +35,13 @@ pub(crate) struct Saved {
     sequence: u64,
 }
 
+impl Saved {
+    /// Its counters.
+    pub(crate) fn into_series(self) -> Series {
+        Series::from_rows(self.series)
+    }
+}
+
 /// What the place of a message in its stream tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {

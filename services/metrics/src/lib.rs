@@ -14,6 +14,9 @@ mod ledger;
 mod seen;
 mod series;
 mod standby;
+mod totals;
+
+pub use totals::Totals;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -96,6 +96,13 @@ impl Series {
         self.counters.get(&(metric.name, labels)).copied().unwrap_or(0)
     }
 
+    /// The sum of a counter over all series, or over those with this value of a label.
+    pub(crate) fn sum(&self, metric: &Metric, only: Option<(&str, &str)>) -> u64 {
+        let place = only.and_then(|(label, value)| metric.labels.iter().position(|l| *l == label).map(|at| (at, value)));
+        let counts = self.counters.iter().filter(|((name, _), _)| *name == metric.name);
+        counts.filter(|((_, labels), _)| place.is_none_or(|(at, value)| labels.get(at).is_some_and(|l| l == value))).map(|(_, n)| n).sum()
+    }
+
     /// As they are saved.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let counters = self.counters.iter().map(|((name, labels), value)| Row {

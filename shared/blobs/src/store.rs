@@ -136,6 +136,23 @@ impl Blobs {
         moved
     }
 
+    /// Reads the blob and compares it with its digest, without holding it in memory; returns its size.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is not what its name says.
+    pub async fn verify(&self, digest: &Digest) -> Result<u64> {
+        let found = self.store.get(&digest.path()).await;
+        let mut stream = found.map_err(|source| Error::store("read", digest, source))?.into_stream();
+        let (mut hasher, mut size) = (Sha256::new(), 0);
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|source| Error::store("read", digest, source))?;
+            hasher.update(&chunk);
+            size += chunk.len() as u64;
+        }
+        check(digest, Digest::finish(hasher))?;
+        Ok(size)
+    }
+
     /// True if the blob is stored.
     pub async fn exists(&self, digest: &Digest) -> Result<bool> {
         match self.size(digest).await {

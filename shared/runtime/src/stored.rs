@@ -61,6 +61,36 @@ pub async fn delete(bus: &Bus, stream: &str, sequence: u64) -> anyhow::Result<bo
     }
 }
 
+/// How far a stream has come, and how much of it a durable consumer has settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// When the stream was made, in ns; sequences of an earlier one of the same name count for nothing.
+    pub made_ns: i64,
+    /// Every message up to this sequence has been settled.
+    pub settled: u64,
+    /// The last message that was stored.
+    pub last: u64,
+}
+
+/// Where a stream and its durable consumer stand.
+///
+/// # Errors
+/// When the stream is missing or the server does not answer.
+pub async fn progress(bus: &Bus, stream: &str, durable: &str) -> anyhow::Result<Progress> {
+    let stream = bus.jetstream().get_stream(stream).await?;
+    // The consumer first: what it has settled is settled in the younger view of the stream as well.
+    let floor = match stream.get_consumer::<async_nats::jetstream::consumer::pull::Config>(durable).await {
+        Ok(mut consumer) => consumer.info().await?.ack_floor.stream_sequence,
+        // A consumer that was lost is made again by its service.
+        Err(_) => 0,
+    };
+    let info = bus.jetstream().get_stream(&stream.cached_info().config.name).await?.cached_info().clone();
+    let made_ns = info.created.timestamp_nanos_opt().unwrap_or(0);
+    // A message leaves a work queue when it is acknowledged, so everything before the first one has been.
+    let gone = info.state.first_sequence.saturating_sub(1);
+    Ok(Progress { made_ns, settled: floor.max(gone).min(info.state.last_sequence), last: info.state.last_sequence })
+}
+
 fn found(answer: Result<StreamMessage, DirectGetError>) -> anyhow::Result<Option<Kept>> {
     match answer {
         Ok(m) => Ok(Some(Kept { subject: m.subject.to_string(), sequence: m.sequence, body: m.payload })),

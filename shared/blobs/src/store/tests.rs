@@ -121,3 +121,12 @@ fn addresses_that_cannot_work_are_refused() {
     Blobs::open(plain.to_str().expect("text")).expect("a plain path");
     assert!(plain.is_dir());
 }
+
+#[tokio::test]
+async fn a_blob_is_verified_in_place() {
+    let (dir, blobs) = fresh();
+    let blob = blobs.put_bytes(Bytes::from_static(b"work")).await.expect("stored");
+    assert_eq!(blobs.verify(&blob.digest).await.expect("as it was"), 4);
+    std::fs::write(files(&dir.path().join("blobs")).remove(0), b"w0rk").expect("written");
+    assert!(matches!(blobs.verify(&blob.digest).await, Err(Error::Damaged { .. })));
+}
