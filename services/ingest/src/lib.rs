@@ -16,11 +16,11 @@ use hopyard_runtime::consume::Consumer;
 use hopyard_runtime::presence::{self, Presence};
 use hopyard_store::Store;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::accept::batch::Batcher;
 use crate::admission::Admission;
 use crate::door::Door;
+use crate::http::leaving::{closing_later, leaving};
 use crate::http::serve::Limits;
 use crate::read::streams::Streams;
 
@@ -57,9 +57,9 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     ctx.readiness.set("store", ComponentHealth::degraded("starting", "the store has not been opened yet"));
     tracing::info!(http = %address, "the API listens");
     let tasks = ctx.tasks.clone();
+    let parts = Parts { blobs, presence, streams, admission };
     let delay = ctx.config.span("DRAIN_DELAY", 5_000)?.std();
-    let parts = Parts { blobs, presence, streams, admission, delay };
-    tasks.spawn("door", open(ctx, listener, limits, parts));
+    tasks.spawn("door", open(ctx, listener, limits, parts, delay));
     Ok(())
 }
 
@@ -69,12 +69,10 @@ struct Parts {
     presence: Presence,
     streams: Streams,
     admission: Admission,
-    /// For how long a door that drains goes on to answer over HTTP.
-    delay: Duration,
 }
 
 /// Waits for the store, then opens all doors; ends when they are closed again.
-async fn open(ctx: Context, listener: TcpListener, limits: Limits, parts: Parts) -> anyhow::Result<()> {
+async fn open(ctx: Context, listener: TcpListener, limits: Limits, parts: Parts, delay: Duration) -> anyhow::Result<()> {
     let tasks = ctx.tasks.clone();
     let Some(store) = tasks.draining().run_until_cancelled(wait_for_store(&ctx)).await else {
         tasks.stopping().cancel();
@@ -100,17 +98,8 @@ async fn open(ctx: Context, listener: TcpListener, limits: Limits, parts: Parts)
     };
     door.commands.watch(&door);
     door.admission.watch(&door, volumes.into_iter().flatten().collect());
-    // Requests over HTTP are answered for a while longer: who sends them has to see first that this door closes.
-    let closing = CancellationToken::new();
-    let (close, drain) = (closing.clone(), tasks.draining().clone());
-    tasks.spawn("closing", async move {
-        drain.cancelled().await;
-        tokio::time::sleep(parts.delay).await;
-        close.cancel();
-        Ok(())
-    });
-    let public = Door { tasks: tasks.draining_at(closing), ..door.clone() };
-    let router = http::serve::leaving(http::router(public.clone()), tasks.draining().clone());
+    let public = Door { tasks: closing_later(&tasks, delay), ..door.clone() };
+    let router = leaving(http::router(public.clone()), tasks.draining().clone());
     let doors = [
         tasks.spawn("commands", bus_door::commands(door.clone())),
         tasks.spawn("immediate", bus_door::immediate::immediate(door)),

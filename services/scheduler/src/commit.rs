@@ -130,7 +130,7 @@ impl Committer {
                 match self.try_commit(&batch, due).await {
                     Ok(()) => break,
                     Err(error) if error.is_transient() => {
-                        self.fleet.pulse.broken();
+                        self.fleet.pulse.broken("a commit failed");
                         instruments::commits().with_label_values(&["retried"]).inc();
                         tracing::warn!(%error, attempt, inputs = batch.len(), "the transaction is tried again");
                         // Those who asked have given up after a few seconds; reports stay in their stream.

@@ -1,4 +1,4 @@
-//! What a scheduler knows beside the store: who was heard of when, and whether it has been well itself.
+//! What a scheduler knows beside the store: who was heard of when, and whether it is well itself.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,10 +14,11 @@ use crate::round::Outlook;
 /// An executor that has been silent for this long is not counted on any more.
 pub const SILENT: Duration = Duration::from_secs(30);
 
-/// Executors as this process knows them, and its own pulse.
+/// Executors as this process knows them.
 pub(crate) struct Fleet {
     presence: Presence,
     executors: HashMap<Name, Known>,
+    /// Whether this process may judge others by their silence.
     pub(crate) pulse: Pulse,
 }
 

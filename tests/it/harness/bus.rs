@@ -100,8 +100,8 @@ impl Bus {
 
     /// Publishes without asking for an answer.
     pub async fn publish(&mut self, subject: &str, body: &[u8]) {
-        self.publish_to(subject, "", &[], body).await;
-        self.flush().await;
+        self.publish_to(subject, "", &[], body).await.expect("nats-server takes it");
+        self.seen().await.expect("nats-server answers");
     }
 
     /// Sends a request and waits for its answer; with no one listening, the answer is empty and its headers say so.

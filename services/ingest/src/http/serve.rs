@@ -8,10 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::FromRequestParts;
-use axum::http::header::CONNECTION;
+use axum::http::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Request};
-use axum::middleware::map_response;
 use axum::response::Response;
 use hopyard_runtime::tasks::Tasks;
 use hopyard_runtime::{Config, bounds, limits};
@@ -21,7 +19,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::frame;
@@ -126,19 +123,6 @@ fn with_marks(
         }
         routes.call(request)
     })
-}
-
-/// Tells every client of a door that is going to close to come back over another connection, which finds another door.
-pub fn leaving(router: Router, drain: CancellationToken) -> Router {
-    router.layer(map_response(move |mut response: Response| {
-        let closes = drain.is_cancelled();
-        async move {
-            if closes {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            response
-        }
-    }))
 }
 
 /// Serves until the process drains, then lets the open requests finish.

@@ -184,7 +184,7 @@ impl Tables {
 
     /// Events since an instant: `limit` pages in order of time, and the rest of the last one's instant.
     pub(super) fn events_since(&self, since: DateTime<Utc>, limit: u32) -> Vec<Event> {
-        let mut pages: Vec<(DateTime<Utc>, RunId, &Arc<Vec<Event>>)> = self
+        let mut pages: Vec<_> = self
             .runs
             .values()
             .flat_map(|record| record.pages.iter().filter_map(|page| Some((page.last()?.at, record.run.id, page))))
