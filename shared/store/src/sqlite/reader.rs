@@ -69,7 +69,7 @@ impl Reads {
     }
 
     async fn connection(&self) -> Result<PoolConnection<Sqlite>> {
-        self.pool.acquire().await.map_err(fault)
+        within(async { self.pool.acquire().await.map_err(fault) }).await
     }
 
     async fn state(&self, namespace: &Name, id: RunId) -> Result<Option<RunState>> {
@@ -226,7 +226,7 @@ impl Reader for Reads {
 
     async fn wait(&self) -> Result<Duration> {
         let began = Instant::now();
-        within(self.connection()).await?;
+        self.connection().await?;
         Ok(began.elapsed())
     }
 

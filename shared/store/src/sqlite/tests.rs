@@ -40,6 +40,29 @@ async fn a_store_that_was_not_set_up_says_so() {
     engine.runs().await.unwrap();
 }
 
+/// Covers I5: whoever reads while all connections are taken is told so, and does not hang.
+#[tokio::test]
+async fn a_read_that_gets_no_connection_ends_with_an_error() {
+    let (_directory, engine) = migrated().await;
+    let mut taken = Vec::new();
+    for _ in 0..engine.readers.options().get_max_connections() {
+        taken.push(engine.readers.acquire().await.unwrap());
+    }
+    let reader = engine.reader();
+    let name = Name::default_namespace();
+    let (workflows, statuses, claimable, outbox, wait) = tokio::join!(
+        reader.workflows(&name, None, 1),
+        reader.statuses(&name, &[RunId::mint()]),
+        reader.claimable(),
+        reader.outbox_age_ms(),
+        reader.wait()
+    );
+    let errors = [workflows.err(), statuses.err(), claimable.err(), outbox.err(), wait.err()];
+    assert!(errors.iter().all(|error| matches!(error, Some(Error::Unavailable(_)))), "{errors:?}");
+    drop(taken);
+    reader.wait().await.unwrap();
+}
+
 #[tokio::test]
 async fn many_may_migrate_at_once() {
     let (_directory, engine) = empty().await;
