@@ -7,6 +7,7 @@ use crate::harness::http::Answer;
 use crate::harness::wait::{eventually, holds};
 use crate::harness::{Harness, Setup};
 
+mod canaries;
 mod flood;
 mod followers;
 mod readers;

@@ -14,6 +14,7 @@ use hopyard_store::read::Reader;
 use crate::accept::batch::Batcher;
 use crate::accept::definition::Definitions;
 use crate::admission::Admission;
+use crate::canary::Canaries;
 use crate::health::Commands;
 use crate::read::streams::Streams;
 
@@ -46,4 +47,6 @@ pub struct Door {
     pub streams: Streams,
     /// Which submissions are taken.
     pub admission: Admission,
+    /// Runs that show whether work flows.
+    pub canaries: Canaries,
 }

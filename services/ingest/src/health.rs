@@ -146,6 +146,9 @@ pub async fn health(door: &Door) -> Health {
     components.insert("store".to_owned(), store);
     components.insert("outbox".to_owned(), outbox);
     components.insert("pools".to_owned(), pools(door).await);
+    if let Some(canaries) = door.canaries.health() {
+        components.insert("canaries".to_owned(), canaries);
+    }
     Health::of(components)
 }
 

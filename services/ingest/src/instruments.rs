@@ -73,3 +73,17 @@ pub fn pressure() -> &'static IntGaugeVec {
         gauge("hopyard_intake_pressure", "What load is judged by: ages and waits in ms, nearly full volumes by number.", &["signal"])
     })
 }
+
+/// Canaries by pool and what became of them.
+pub fn canaries() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_canaries_total", "Canary runs by pool and outcome.", &["pool", "outcome"]))
+}
+
+/// How long ago the last canary that came through was submitted.
+pub fn canary_age() -> &'static IntGaugeVec {
+    static CELL: OnceLock<IntGaugeVec> = OnceLock::new();
+    CELL.get_or_init(|| {
+        gauge("hopyard_canary_age_seconds", "Time since the last canary that came through was submitted, by pool.", &["pool"])
+    })
+}

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 
 use crate::accept::batch::Batcher;
 use crate::admission::Admission;
+use crate::canary::Canaries;
 use crate::door::Door;
 use crate::http::leaving::{closing_later, leaving};
 use crate::http::serve::Limits;
@@ -27,6 +28,7 @@ use crate::read::streams::Streams;
 pub mod accept;
 pub mod admission;
 pub mod bus_door;
+pub mod canary;
 pub mod dead_letters;
 pub mod door;
 pub mod executors;
@@ -45,6 +47,7 @@ pub mod workflows;
 /// When the address is taken, or a setting is not valid.
 pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let admission = Admission::new(admission::Settings::read(&ctx.config)?);
+    let canaries = Canaries::read(&ctx.config)?;
     let limits = Limits::read(&ctx.config)?;
     let streams = Streams::new(ctx.config.parsed("HTTP_STREAMS", 2048)?, limits.patience);
     let listener = http::serve::bind(&ctx.config.text("HTTP_ADDR", "127.0.0.1:8733")).await?;
@@ -57,7 +60,7 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     ctx.readiness.set("store", ComponentHealth::degraded("starting", "the store has not been opened yet"));
     tracing::info!(http = %address, "the API listens");
     let tasks = ctx.tasks.clone();
-    let parts = Parts { blobs, presence, streams, admission };
+    let parts = Parts { blobs, presence, streams, admission, canaries };
     let delay = ctx.config.span("DRAIN_DELAY", 5_000)?.std();
     tasks.spawn("door", open(ctx, listener, limits, parts, delay));
     Ok(())
@@ -69,6 +72,7 @@ struct Parts {
     presence: Presence,
     streams: Streams,
     admission: Admission,
+    canaries: Canaries,
 }
 
 /// Waits for the store, then opens all doors; ends when they are closed again.
@@ -95,8 +99,10 @@ async fn open(ctx: Context, listener: TcpListener, limits: Limits, parts: Parts,
         commands: Default::default(),
         streams: parts.streams,
         admission: parts.admission,
+        canaries: parts.canaries,
     };
     door.commands.watch(&door);
+    door.canaries.start(&door);
     door.admission.watch(&door, volumes.into_iter().flatten().collect());
     let public = Door { tasks: closing_later(&tasks, delay), ..door.clone() };
     let router = leaving(http::router(public.clone()), tasks.draining().clone());

@@ -105,6 +105,7 @@ pub const SETTINGS: &[Setting] = &[
         "536870912",
         "Free bytes on the volumes of data and blobs below which no run is taken; of a small volume a twentieth (ingest).",
     ),
+    setting("CANARY", "off", "Time between two canary runs of every pool with a free slot, such as `60s`; `off` for none (ingest)."),
     setting("LOG", "info", "Filter of a service's own log, such as `info` or `hopyard_scheduler=debug`."),
     setting("URL", "http://127.0.0.1:8733", "API for the client commands."),
     setting("TOKEN", "", "Token for the client commands."),

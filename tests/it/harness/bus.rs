@@ -98,7 +98,7 @@ impl Bus {
         self.write(&bytes).await
     }
 
-    /// Publishes without asking for an answer.
+    /// Publishes without asking for an answer; returns when the server has it.
     pub async fn publish(&mut self, subject: &str, body: &[u8]) {
         self.publish_to(subject, "", &[], body).await.expect("nats-server takes it");
         self.seen().await.expect("nats-server answers");
