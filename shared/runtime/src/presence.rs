@@ -116,6 +116,7 @@ mod tests {
             pool: None,
             slots: 1,
             free: 1,
+            frozen: 0,
             claimed_ms_ago: None,
             draining: false,
             version: String::new(),

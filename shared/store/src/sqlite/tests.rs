@@ -49,10 +49,10 @@ async fn a_read_that_gets_no_connection_ends_with_an_error() {
         taken.push(engine.readers.acquire().await.unwrap());
     }
     let reader = engine.reader();
-    let name = Name::default_namespace();
+    let (name, ids) = (Name::default_namespace(), [RunId::mint()]);
     let (workflows, statuses, claimable, outbox, wait) = tokio::join!(
         reader.workflows(&name, None, 1),
-        reader.statuses(&name, &[RunId::mint()]),
+        reader.statuses(&name, &ids),
         reader.claimable(),
         reader.outbox_age_ms(),
         reader.wait()
