@@ -66,6 +66,9 @@ pub fn check_url(url: &str) -> Result<(), UrlProblem> {
     match url.split_once(':') {
         Some((place, path)) if !place.contains('/') && !path.is_empty() && place.contains('@') => {
             let host = place.rsplit_once('@').map_or(place, |(_, host)| host);
+            if path.split('/').any(|part| part == "..") {
+                return fail("pattern", "a repository path has no `..`");
+            }
             if is_host(host) && !path.starts_with('-') { Ok(()) } else { fail("host", "the host is not valid") }
         }
         _ => fail("scheme", "a repository URL starts with https:// or ssh://, or is user@host:path or an absolute path"),
@@ -204,6 +207,7 @@ mod tests {
             ("https://h:+443/x", "port"),
             ("javascript:alert", "scheme"),
             ("/a/../b", "pattern"),
+            ("z@h:/../y", "pattern"),
             ("", "length"),
         ] {
             assert_eq!(check_url(url).map_err(|(c, _)| c), Err(code), "{url}");

@@ -28,6 +28,8 @@ const URLS: &[(u8, &str, &str)] = &[
     (51, "HTTPS://h/x", "scheme"),
     (51, "/a/../b", "pattern"),
     (51, "/..", "pattern"),
+    (51, "git@h:../y", "pattern"),
+    (51, "git@h:/../y", "pattern"),
     (52, "--upload-pack=x", "pattern"),
     (52, "-oProxyCommand=x", "pattern"),
     (52, "-", "pattern"),
