@@ -19,10 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use hopyard_contract::Name;
 use hopyard_contract::event::Event;
 use hopyard_contract::message::{PutDefinition, PutDefinitionReply};
 use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
+use hopyard_contract::{Name, RunId};
 use hopyard_store::conformance::Engine;
 use hopyard_store::runs::{Claimable, OutboxRow, RunStore, RunTx, Writes};
 use hopyard_store::{Error, Result};
@@ -64,6 +64,8 @@ struct Inner {
     trouble: Trouble,
     dice: fastrand::Rng,
     faults: BTreeMap<&'static str, u64>,
+    /// Runs that commits have changed since somebody looked.
+    changed: Vec<RunId>,
     bug: Option<Bug>,
 }
 
@@ -88,6 +90,7 @@ impl SimStore {
             trouble: Trouble::default(),
             dice: fastrand::Rng::with_seed(seed),
             faults: BTreeMap::new(),
+            changed: Vec::new(),
             bug,
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
@@ -128,6 +131,11 @@ impl SimStore {
     /// Faults so far, by name.
     pub fn faults(&self) -> BTreeMap<&'static str, u64> {
         self.inner().faults.clone()
+    }
+
+    /// Runs that commits have changed since the last call, in order of their commits.
+    pub fn take_changed(&self) -> Vec<RunId> {
+        std::mem::take(&mut self.inner().changed)
     }
 
     /// Looks at what is committed, whatever the weather.
@@ -208,6 +216,7 @@ impl Inner {
         for (writes, at) in &mut written {
             crate::bugs::in_store(self.bug, writes);
             if !dropped {
+                self.changed.extend(writes.runs.iter().map(|write| write.run.id));
                 apply::apply(&mut self.tables, writes, seen, *at);
             }
         }

@@ -1,0 +1,50 @@
+//! What is looked at outside of the store: processes, directories, and answers to clients.
+
+use hopyard_contract::RunId;
+
+use super::Checks;
+use crate::host::{Piece, StepProcess};
+use crate::world::World;
+
+impl Checks {
+    /// A process starts, or goes on after it was frozen: no other of its step is at work, nor one of an older workspace.
+    pub(crate) fn process_runs(&mut self, world: &World, process: &StepProcess) {
+        let id = &process.attempt;
+        world.note("process_runs", u64::from(id.n), || format!("{id} of g{}", process.generation));
+        world.journal.borrow_mut().started.entry(id.clone()).or_insert(world.now());
+        for host in &world.hosts {
+            for other in host.processes.borrow().values().filter(|other| other.attempt.run == id.run && !other.frozen.get()) {
+                let twice = other.attempt.step == id.step && other.attempt != *id;
+                self.hold(world, !twice, "I2 one process of a step", || format!("{} goes on while {id} runs", other.attempt));
+                let apart = other.generation != process.generation;
+                self.hold(world, !apart, "I2 one workspace at a time", || {
+                    format!("{} works in g{} while {id} works in g{}", other.attempt, other.generation, process.generation)
+                });
+            }
+        }
+    }
+
+    /// A janitor removes a directory: nothing lives in it, and its work is recorded elsewhere.
+    pub(crate) fn directory_goes(&mut self, world: &World, host: usize, key: &str) {
+        let machine = &world.hosts[host];
+        let lives = machine.processes.borrow().values().find(|process| process.directory == key).map(|process| process.attempt.clone());
+        self.hold(world, lives.is_none(), "I7 nothing lives in what is removed", || format!("{lives:?} is at work in {key}"));
+        let Some(directory) = machine.workspaces.borrow().get(key).cloned() else { return };
+        let commits = world.commits.borrow();
+        let recorded = |piece: &Piece| {
+            world.store.committed(|tables| {
+                let attempts = tables.runs.get(&piece.0.run).into_iter().flat_map(|record| &record.attempts);
+                attempts.filter_map(|a| commits.get(a.snapshot.as_ref()?)).any(|pieces| pieces.contains(piece))
+            })
+        };
+        let unsaved: Vec<String> =
+            directory.work.iter().filter(|piece| !recorded(piece)).map(|(attempt, piece)| format!("{attempt} ({piece})")).collect();
+        self.hold(world, unsaved.is_empty(), "I7 work is kept before it is removed", || format!("{key} goes with {unsaved:?}"));
+    }
+
+    /// A client was told that a run is committed: whoever reads now finds it.
+    pub(crate) fn readable(&mut self, world: &World, run: RunId) {
+        let there = world.store.committed(|tables| tables.runs.contains_key(&run));
+        self.hold(world, there, "I13 what was answered can be read", || format!("{run} was called committed and is not there"));
+    }
+}
