@@ -43,7 +43,6 @@ bugs! {
     GenerationKept = "a run that moves to another executor keeps its workspace number",
     RetriesUncounted = "a failed attempt is not counted against the retries",
     LostCountsAsFailure = "a lost attempt is counted against the retries",
-    SlotKept = "a run that ends keeps its slot in the next transaction's eyes",
     SlotGivenEarly = "a slot is given back while an attempt of its run is live",
     BackoffIgnored = "a retry is claimable at once",
     TimerDropped = "a run asks for no look at the clock",

@@ -33,7 +33,14 @@ pub(crate) fn heal(world: &Rc<World>) {
     world.store.set_trouble(crate::store::Trouble::default());
     world.store.set_down(false);
     world.bus.set_up(true);
-    for who in everybody(world) {
+    // One executor of several may never come back; its machine and its janitor do.
+    if !world.weather.calm() && world.executors.len() > 1 && world.fate.chance(250) {
+        let index = world.fate.index(world.executors.len());
+        world.gone.set(Some(index));
+        Who::Executor(index).crash(world);
+        world.note("gone", index as u64, || format!("executor {index}"));
+    }
+    for who in everybody(world).filter(|who| world.gone.get().is_none_or(|gone| *who != Who::Executor(gone))) {
         world.bus.cut(who.process(world), false);
         if !world.clock.alive(who.process(world)) {
             who.start(world);
@@ -92,11 +99,11 @@ impl Who {
         }
     }
 
-    /// `stopped`: for how long it was; a pause shorter than the time between two renewals is no gap in anybody's health.
+    /// `stopped`: for how long it was; a pause shorter than a third of a lease is no gap in anybody's health.
     fn resume(self, world: &World, stopped: Micros) {
         let process = self.process(world);
         world.clock.resume(process);
-        if stopped >= i64::try_from(world.settings.renew.millis()).unwrap_or_default() * 1000 {
+        if stopped > world.lease() / 3 {
             world.awake_since.borrow_mut().insert(process, world.now());
         }
     }
@@ -124,7 +131,7 @@ fn trouble(world: &Rc<World>) {
                 world.bus.keep_copy();
             }
         }
-        92..95 if matches!(who, Who::Executor(_)) => crash(world, who, true),
+        92..97 => crash(world, Who::Executor(world.fate.index(world.executors.len())), true),
         _ => {
             world.fate.count("clock_set");
             let by = world.fate.between(-3600 * S, 3600 * S);

@@ -10,6 +10,7 @@ use hopyard_contract::submit::{AfterPolicy, RunRequest, VerdictStatus};
 use crate::bus::{Body, Cmd, StreamId};
 use crate::clockwork::{MS, Mailbox, Micros, S, within};
 use crate::door::{Ask, Question, Said};
+use crate::plans::Workflow;
 use crate::world::{World, low};
 
 /// A client gives up on an answer after this long.
@@ -49,9 +50,8 @@ pub(crate) fn start(world: &Rc<World>) {
 }
 
 impl Clients {
-    fn request(&self, key: Option<String>) -> RunRequest {
+    fn request(&self, key: Option<String>, workflow: &Workflow) -> RunRequest {
         let fate = &self.world.fate;
-        let workflow = fate.pick(&self.world.workflows).clone();
         self.numbers.set(self.numbers.get() + 1);
         let mut request: RunRequest = serde_json::from_value(serde_json::json!({
             "workflow": workflow.plan.name, "priority": fate.index(4), "labels": {"body": self.numbers.get().to_string()},
@@ -89,13 +89,30 @@ impl Clients {
         within(&world.clock, PATIENCE, answer.recv()).await
     }
 
-    async fn submit(&self, count: usize) {
+    fn workflow(&self) -> Workflow {
+        self.world.fate.pick(&self.world.workflows).clone()
+    }
+
+    async fn submit(self: &Rc<Self>, count: usize) {
         let fate = &self.world.fate;
         let keyed = fate.chance(500);
-        let key = keyed.then(|| format!("key-{}", fate.between(0, 6)));
+        let key = keyed.then(|| format!("key-{}", fate.between(0, 4)));
+        // A batch is mostly many times the same.
+        let same = fate.chance(700).then(|| self.workflow());
         let requests: Vec<RunRequest> = (0..count)
-            .map(|index| self.request(key.as_ref().map(|key| if count > 1 { format!("{key}#{index}") } else { key.clone() })))
+            .map(|index| {
+                let key = key.as_ref().map(|key| if count > 1 { format!("{key}#{index}") } else { key.clone() });
+                self.request(key, same.as_ref().unwrap_or(&self.workflow()))
+            })
             .collect();
+        if keyed && fate.chance(400) {
+            // Somebody else sends the very same at the same time.
+            let (own, requests) = (self.clone(), requests.clone());
+            self.world.clock.spawn(self.world.clients, async move {
+                let said = own.ask(Ask::Submit(requests.clone())).await;
+                own.note_submitted(&requests, said);
+            });
+        }
         let repeats = if keyed { 4 } else { 1 };
         for _ in 0..repeats {
             let said = self.ask(Ask::Submit(requests.clone())).await;
@@ -156,8 +173,8 @@ impl Clients {
 
     async fn publish(&self) {
         let world = &self.world;
-        let key = world.fate.chance(300).then(|| format!("key-{}", world.fate.between(0, 6)));
-        let requests = vec![self.request(key)];
+        let key = world.fate.chance(300).then(|| format!("key-{}", world.fate.between(0, 4)));
+        let requests = vec![self.request(key, &self.workflow())];
         let body = Body::Cmd(Rc::new(Cmd::Submit(world.namespace.clone(), requests)));
         if let Ok(place) = world.bus.publish(world.clients, StreamId::Cmd, body).await {
             let mut journal = world.journal.borrow_mut();

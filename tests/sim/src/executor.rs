@@ -38,6 +38,7 @@ struct Executor {
     name: Name,
     free: Cell<u32>,
     freed: Mailbox<()>,
+    room: Mailbox<()>,
     ring: Mailbox<()>,
     reports: Mailbox<Report>,
     attempts: RefCell<BTreeMap<AttemptId, Rc<Live>>>,
@@ -55,6 +56,7 @@ pub(crate) fn start(world: &Rc<World>, index: usize) {
         name: world.executor_name(index),
         free: Cell::new(world.weather.slots),
         freed: Mailbox::default(),
+        room: Mailbox::default(),
         ring: Mailbox::default(),
         reports: Mailbox::default(),
         attempts: RefCell::default(),
@@ -109,6 +111,7 @@ impl Executor {
             draining: false,
             version: String::new(),
             disk_free: 0,
+            frozen: 0,
             outbox_ms: 0,
         }
     }
@@ -156,7 +159,7 @@ impl Executor {
     async fn take_tickets(&self) {
         loop {
             while self.free.get() == 0 {
-                self.world.clock.sleep(20 * MS).await;
+                self.room.recv().await;
             }
             for ticket in self.world.bus.fetch(self.process, StreamId::Work, 1).await {
                 self.world.bus.ack(self.process, &ticket);
@@ -218,7 +221,7 @@ impl Executor {
                 }
                 Ok(_) => return false,
                 Err(_) if world.now() - began > PATIENCE => return false,
-                Err(CallError::Nobody | CallError::Refused(_)) => world.clock.sleep(250 * MS).await,
+                Err(CallError::Nobody | CallError::Refused) => world.clock.sleep(250 * MS).await,
                 Err(CallError::Unknown) => {}
             }
             if world.has(Bug::ClaimIdPerTry) {

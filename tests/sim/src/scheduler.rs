@@ -9,8 +9,9 @@ use std::future::Future;
 use std::rc::Rc;
 
 use chrono::{DateTime, Utc};
-use hopyard_contract::message::RpcError;
+use hopyard_contract::message::{AcceptReply, RpcError, SubmissionItem};
 use hopyard_contract::run::RunState;
+use hopyard_contract::submit::Verdict;
 use hopyard_scheduler::decide::{Effect, Input};
 use hopyard_scheduler::request::{Answer, Request};
 use hopyard_scheduler::round::{Committed, Desk, fail_runs, transact};
@@ -91,6 +92,8 @@ pub(crate) fn start(world: &Rc<World>, index: usize) {
         }
     });
     let me = own.clone();
+    clock.spawn(process, async move { me.feel_for_ever().await });
+    let me = own.clone();
     clock.spawn(process, async move { me.commit_for_ever().await });
     let me = own.clone();
     clock.spawn(process, async move { me.sweep_for_ever().await });
@@ -98,6 +101,17 @@ pub(crate) fn start(world: &Rc<World>, index: usize) {
 }
 
 impl Scheduler {
+    /// Feels the bus.
+    async fn feel_for_ever(&self) {
+        let pulse = self.fleet.borrow().pulse();
+        loop {
+            if self.world.bus.connected(self.process) {
+                pulse.felt(self.world.now());
+            }
+            self.world.clock.sleep((self.world.lease() / 8).min(S)).await;
+        }
+    }
+
     async fn commit_for_ever(&self) {
         let clock = &self.world.clock;
         let (mut look_at, mut wait) = (clock.now(), 0);
@@ -112,6 +126,7 @@ impl Scheduler {
                     None
                 }
             };
+            self.fleet.borrow_mut().round_begins(&self.world, self.process);
             let mut batch: Vec<Work> = first.into_iter().collect();
             while batch.len() < BATCH
                 && let Some(work) = self.inbox.try_recv()
@@ -127,6 +142,7 @@ impl Scheduler {
                 let until = (at - self.world.wall(self.process)).num_microseconds().unwrap_or_default();
                 wait = wait.min(clock.now() - look_at + until.max(0));
             }
+            self.fleet.borrow_mut().feel(&self.world, self.process);
         }
     }
 
@@ -153,7 +169,8 @@ impl Scheduler {
                         break;
                     }
                     Err(error) if error.is_transient() => {
-                        self.fleet.borrow_mut().falter(self.world.now());
+                        self.reply_early(&batch);
+                        self.fleet.borrow_mut().broken(self.world.now());
                         if self.world.has(Bug::ReportsDroppedOnRetry) {
                             for work in batch.extract_if(.., |work| matches!(work.from, From::Stream(_))) {
                                 self.settle(&work, None);
@@ -198,7 +215,7 @@ impl Scheduler {
     async fn desk<T>(&self, with: impl AsyncFnOnce(&Desk<'_>) -> T) -> T {
         let bug = self.world.bug;
         let decide = move |state: &RunState, input: &Input, now: DateTime<Utc>| bugs::decision::decide(bug, state, input, now);
-        let outlook = self.fleet.borrow().sight(self.world.now());
+        let outlook = self.fleet.borrow().sight();
         let desk = Desk { store: &self.world.store, settings: self.world.settings, outlook: &outlook, decide: &decide };
         self.persist(with(&desk)).await
     }
@@ -206,7 +223,9 @@ impl Scheduler {
     /// Asks again and again: locks and pauses of the store wake nobody.
     async fn persist<F: Future>(&self, future: F) -> F::Output {
         let mut future = Box::pin(future);
+        let pulse = self.fleet.borrow().pulse();
         loop {
+            pulse.at(self.world.now());
             let polled = poll_once(future.as_mut());
             self.world.look_at_commits(self.index);
             match polled {
@@ -221,7 +240,6 @@ impl Scheduler {
         let mut requests: Vec<&Request> = Vec::with_capacity(batch.len());
         {
             let mut fleet = self.fleet.borrow_mut();
-            fleet.look_at_bus(world, self.process);
             for work in batch {
                 fleet.hear(&work.request, world.now());
                 requests.push(&work.request);
@@ -241,6 +259,7 @@ impl Scheduler {
             world.checks.borrow_mut().fault(world, fault.run, &fault.detail);
         }
         for (work, answered) in batch.iter().zip(std::mem::take(&mut committed.answers)) {
+            world.checks.borrow_mut().answered(world, &work.request, &answered.answer, &committed.writes);
             for fault in &answered.faults {
                 world.checks.borrow_mut().fault(world, fault.run, &fault.detail);
             }
@@ -248,6 +267,23 @@ impl Scheduler {
         }
         self.follow(committed).await;
         Ok(())
+    }
+
+    /// A planted bug: submissions are answered although their commit has failed.
+    fn reply_early(&self, batch: &[Work]) {
+        if !self.world.has(Bug::ReplyBeforeCommit) {
+            return;
+        }
+        for work in batch {
+            let Request::Accept(accept) = &*work.request else { continue };
+            let verdict = |item: &SubmissionItem| match item {
+                SubmissionItem::Run(new) => Verdict::accepted(new.run_id),
+                SubmissionItem::Done(verdict) => verdict.clone(),
+                SubmissionItem::Rejected(errors) => Verdict::rejected(errors.clone()),
+            };
+            let submissions = accept.submissions.iter().map(|submission| submission.items.iter().map(verdict).collect()).collect();
+            self.settle(work, Some(Answer::Accept(AcceptReply { submissions })));
+        }
     }
 
     fn settle(&self, work: &Work, answer: Option<Answer>) {

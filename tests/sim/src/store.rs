@@ -217,7 +217,7 @@ impl Inner {
             crate::bugs::in_store(self.bug, writes);
             if !dropped {
                 self.changed.extend(writes.runs.iter().map(|write| write.run.id));
-                apply::apply(&mut self.tables, writes, seen, *at);
+                apply::apply(&mut self.tables, writes, seen, *at, self.bug);
             }
         }
         self.locks.end(tx);

@@ -49,11 +49,11 @@ impl Weather {
             doors: if fate.chance(500) { 2 } else { 1 },
             executors: usize::try_from(fate.between(1, 4)).unwrap_or(1),
             slots: u32::try_from(fate.between(1, 4)).unwrap_or(1),
-            submissions: usize::try_from(fate.between(5, 12)).unwrap_or(5),
-            storm: fate.between(12 * S, 40 * S),
+            submissions: usize::try_from(fate.between(4, 9)).unwrap_or(4),
+            storm: fate.between(8 * S, 26 * S),
             bus: if calm { bus::Trouble::default() } else { bus },
             store: if calm { store::Trouble::default() } else { store },
-            between_faults: if calm { 0 } else { fate.between(S, 6 * S) },
+            between_faults: if calm { 0 } else { fate.between(S, 4 * S) },
             settings,
         }
     }

@@ -68,6 +68,8 @@ pub(crate) struct World {
     pub(crate) skew: RefCell<BTreeMap<ProcessId, Micros>>,
     /// Since when each scheduler has been awake.
     pub(crate) awake_since: RefCell<BTreeMap<ProcessId, Micros>>,
+    /// The executor that never comes back.
+    pub(crate) gone: Cell<Option<usize>>,
     /// Since when there has been no more trouble.
     pub(crate) calm_since: Cell<Option<Micros>>,
     /// Numbers for commits of workspaces and process ids.
@@ -117,6 +119,7 @@ impl World {
             commits: RefCell::default(),
             skew: RefCell::default(),
             awake_since: RefCell::default(),
+            gone: Cell::new(None),
             calm_since: Cell::new(None),
             numbers: Cell::new(0),
         })

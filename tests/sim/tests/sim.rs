@@ -1,7 +1,7 @@
 //! Lives through worlds: those in which something was found before, one per planted bug, and fresh ones for some seconds.
 //!
-//! `cargo test --workspace --test sim -- [--seconds=N] [--seed=N] [--bug=Name]`. With a seed, that world alone is lived
-//! through, and the end of its history is printed if something in it must not be.
+//! `cargo test --workspace --test sim -- [--seconds=N] [--seed=N [--count=N]] [--bug=Name]`. With a seed, that
+//! world alone is lived through (or so many from it on), and the end of its history is printed if something must not be.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     }
     let fine = match options.seed {
         Some(seed) if options.count == 0 => one(seed, &options),
+        Some(_) => fresh(&options),
         _ => kept() & replayed() & planted(&options) & fresh(&options),
     };
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -122,12 +123,15 @@ fn planted(options: &Options) -> bool {
     caught.len() == bugs.len()
 }
 
+/// Worlds, runs, faults, violations and faults by kind.
+type Totals = (u64, u64, u64, u64, BTreeMap<&'static str, u64>);
+
 /// Fresh worlds, as many as there is time for.
 fn fresh(options: &Options) -> bool {
     let first = options.seed.unwrap_or(FIRST);
     let (next, end) = (AtomicU64::new(first), Instant::now() + Duration::from_secs(options.seconds));
     let began = Instant::now();
-    let totals: Mutex<(u64, u64, u64, u64, BTreeMap<&'static str, u64>)> = Mutex::default();
+    let totals: Mutex<Totals> = Mutex::default();
     in_two_threads(|| {
         while Instant::now() < end || options.count > 0 {
             let seed = next.fetch_add(1, Ordering::Relaxed);

@@ -203,7 +203,8 @@ impl Round<'_> {
         if ours().any(|a| !a.status.is_final()) {
             return Ok(None);
         }
-        let lost = ours().filter(|a| a.status == AttemptStatus::Lost && a.snapshot.is_none() && a.started_at.is_some());
+        // Also those of which no start was heard: the word may have been lost with its executor, and the work is there.
+        let lost = ours().filter(|a| a.status == AttemptStatus::Lost && a.snapshot.is_none());
         let lost = lost.map(|a| AttemptId { run: row.run_id, step: a.step.clone(), n: a.n }).collect();
         Ok(Some(ReclaimOrder { id: row.id.clone(), url: row.repo.clone(), lost }))
     }

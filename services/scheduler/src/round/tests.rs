@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hopyard_contract::duration::Span;
 use hopyard_contract::message::{Claim, ClaimReply, KillRun, NewRun, PutDefinition};
 use hopyard_contract::plan::Plan;
-use hopyard_contract::status::{FailureCode, RunStatus};
+use hopyard_contract::status::{AttemptStatus, FailureCode, RunStatus};
 use hopyard_store::Store;
 use serde_json::json;
 
@@ -178,4 +178,27 @@ async fn a_run_that_cannot_be_committed_ends_with_an_engine_error() {
     assert_eq!((state.run.status, state.run.failure_code), (RunStatus::Failed, Some(FailureCode::EngineError)));
     fail_runs(&bench.desk(&decide), &kill(run), "again").await.unwrap();
     assert_eq!(bench.state(run).await, state, "final is final");
+}
+
+#[tokio::test]
+async fn work_of_a_lost_attempt_is_kept_even_if_its_start_was_never_heard() {
+    let bench = Bench::new().await;
+    let run = id(1, 0);
+    bench.accept(&[(run, "queue", "x")]).await;
+    let grant = bench.claim().await.grants.remove(0);
+    // Its process may have run: the word of it was lost with the executor.
+    let lost = json!({"attempt": grant.attempt, "token": grant.token, "outcome": "lost", "finished_at": "2027-01-15T08:00:00Z",
+        "usage": {"cost_microusd": 0, "tokens": {}, "turns": 0, "tool_calls": 0}, "log_bytes": 0});
+    let report = Report::Finished(serde_json::from_value(lost).unwrap());
+    let reports = Request::Reports(Reports { v: 1, from: Name::literal("e1"), reports: vec![report] });
+    let workspaces = Request::Workspaces(WorkspacesQuery { host: Name::literal("h1"), found: vec![format!("{run}-g1")] });
+    let committed = transact(&bench.desk(&decide), &[&reports, &kill(run), &workspaces], false, Vec::new()).await.unwrap();
+    let attempt = bench.state(run).await.attempts.remove(0);
+    assert_eq!((attempt.status, attempt.started_at), (AttemptStatus::Lost, None));
+    // The inventory of this transaction is read before it is written.
+    let Answer::Workspaces(early) = &committed.answers[2].answer else { panic!("workspaces were asked for") };
+    assert_eq!(early.keep, [format!("{run}-g1")]);
+    let committed = transact(&bench.desk(&decide), &[&workspaces], false, Vec::new()).await.unwrap();
+    let Answer::Workspaces(reply) = &committed.answers[0].answer else { panic!("workspaces were asked for") };
+    assert_eq!(reply.reclaimable[0].lost, [grant.attempt], "the janitor keeps its work before the directory goes");
 }

@@ -16,7 +16,7 @@ pub(crate) enum CallError {
     /// It may or may not have been done.
     Unknown,
     /// A scheduler refused it.
-    Refused(RpcError),
+    Refused,
 }
 
 /// A request as a scheduler hears it.
@@ -62,7 +62,7 @@ impl Bus {
             }
             match within(&self.0.clock, S, answers.recv()).await {
                 Some(Ok(answer)) => return Ok(answer),
-                Some(Err(error)) => return Err(CallError::Refused(error)),
+                Some(Err(_)) => return Err(CallError::Refused),
                 None => maybe_done = true,
             }
         }

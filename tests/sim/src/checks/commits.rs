@@ -34,6 +34,7 @@ impl Checks {
                 self.compare(world, before, &next);
             }
             self.look_at_attempts(world, before.as_deref(), &next);
+            self.look_at_failures(world, &next);
             self.look_at_slots(world, &next.run);
             if next.run.status.is_final() && before.is_none_or(|before| !before.run.status.is_final()) {
                 self.on_end(world, &next);
@@ -145,6 +146,17 @@ impl Checks {
             let bound = Bounds::of(&world.weather).claim();
             self.hold(world, waited <= bound, "I1 what is claimable is claimed", || {
                 format!("{id} waited {waited} us, {bound} are allowed")
+            });
+        }
+    }
+
+    /// What counts against the retries is what failed, and nothing else.
+    fn look_at_failures(&mut self, world: &World, next: &RunRecord) {
+        for step in &next.steps {
+            let failed = next.attempts.iter().filter(|a| a.step == step.id && a.status == AttemptStatus::Failed).count();
+            let (run, id) = (next.run.id, &step.id);
+            self.hold(world, failed == step.failures as usize, "I12 retries are counted", || {
+                format!("{failed} attempts of {run}.{id} failed, {} are counted", step.failures)
             });
         }
     }

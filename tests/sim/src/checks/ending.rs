@@ -10,7 +10,6 @@ use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
 
 use super::Checks;
 use crate::bus::StreamId;
-use crate::host::Host;
 use crate::store::{RunRecord, Tables};
 use crate::world::{World, instant};
 
@@ -24,7 +23,7 @@ pub(crate) fn all_ended(world: &World) -> bool {
 pub(crate) fn all_clean(world: &World) -> bool {
     let rows =
         world.store.committed(|tables| tables.outbox.is_empty() && tables.due.is_empty() && !tables.workspaces.values().any(is_left));
-    rows && world.bus.waiting(StreamId::Result) == 0 && world.hosts.iter().all(|host| left_on(host).is_empty())
+    rows && world.bus.waiting(StreamId::Result) == 0 && (0..world.hosts.len()).all(|index| left_on(world, index).is_empty())
 }
 
 /// A session's directory is kept, or given to the next run of the session.
@@ -32,9 +31,12 @@ fn is_left(row: &WorkspaceRow) -> bool {
     matches!(row.status, WorkspaceStatus::Active | WorkspaceStatus::Reclaimable) && row.session.is_none()
 }
 
-fn left_on(host: &Host) -> Vec<String> {
+fn left_on(world: &World, index: usize) -> Vec<String> {
+    let host = &world.hosts[index];
     let directories: Vec<String> = host.workspaces.borrow().keys().filter(|key| !key.starts_with("session-")).cloned().collect();
-    let spools: Vec<String> = host.spools.borrow().keys().map(|id| format!("spool of {id}")).collect();
+    // Spools of an executor that never comes back go after two days.
+    let gone = world.gone.get() == Some(index);
+    let spools: Vec<String> = host.spools.borrow().keys().filter(|_| !gone).map(|id| format!("spool of {id}")).collect();
     let processes: Vec<String> = host.processes.borrow().keys().map(|id| format!("process of {id}")).collect();
     [directories, spools, processes].concat()
 }
@@ -129,9 +131,9 @@ impl Checks {
     }
 
     fn leftovers(&mut self, world: &World, tables: &Tables) {
-        for host in &world.hosts {
-            let left = left_on(host);
-            self.hold(world, left.is_empty(), "I7 nothing is left on a machine", || format!("{}: {left:?}", host.name));
+        for index in 0..world.hosts.len() {
+            let left = left_on(world, index);
+            self.hold(world, left.is_empty(), "I7 nothing is left on a machine", || format!("machine {index}: {left:?}"));
         }
         let rows: Vec<String> =
             tables.workspaces.values().filter(|row| is_left(row)).map(|row| format!("{} {}", row.id, row.status.as_str())).collect();

@@ -1,6 +1,9 @@
 //! What is looked at outside of the store: processes, directories, and answers to clients.
 
 use hopyard_contract::RunId;
+use hopyard_contract::message::LeaseState;
+use hopyard_scheduler::request::{Answer, Request};
+use hopyard_store::runs::Writes;
 
 use super::Checks;
 use crate::host::{Piece, StepProcess};
@@ -40,6 +43,19 @@ impl Checks {
         let unsaved: Vec<String> =
             directory.work.iter().filter(|piece| !recorded(piece)).map(|(attempt, piece)| format!("{attempt} ({piece})")).collect();
         self.hold(world, unsaved.is_empty(), "I7 work is kept before it is removed", || format!("{key} goes with {unsaved:?}"));
+    }
+
+    /// A scheduler answers a renewal after its commit: it says what it has written.
+    pub(crate) fn answered(&mut self, world: &World, request: &Request, answer: &Answer, writes: &Writes) {
+        let (Request::Renew(renew), Answer::Renew(reply)) = (request, answer) else { return };
+        for (renewal, answer) in renew.leases.iter().zip(&reply.leases).filter(|(_, answer)| answer.state == LeaseState::Ok) {
+            let id = &renewal.attempt;
+            let Some(write) = writes.runs.iter().find(|write| write.run.id == id.run) else { continue };
+            let Some(attempt) = write.attempts.iter().find(|a| a.n == id.n && a.step == id.step) else { continue };
+            let renewed_at = attempt.lease_until - world.settings.lease.delta();
+            let killed = write.run.kill.as_ref().is_some_and(|kill| kill.at < renewed_at);
+            self.hold(world, !killed || answer.kill.is_some(), "I6 a renewal tells of a cancel", || format!("{id} was not told"));
+        }
     }
 
     /// A client was told that a run is committed: whoever reads now finds it.

@@ -56,16 +56,6 @@ impl<T> Mailbox<T> {
         .await
     }
 
-    /// How much waits.
-    pub(crate) fn len(&self) -> usize {
-        self.0.borrow().queue.len()
-    }
-
-    /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Takes everything out.
     pub(crate) fn clear(&self) {
         self.0.borrow_mut().queue.clear();

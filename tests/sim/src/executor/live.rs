@@ -60,6 +60,7 @@ impl Executor {
         self.note_full();
         self.free.set(self.free.get() + 1);
         self.freed.send(());
+        self.room.send(());
         self.ring.send(());
     }
 

@@ -1,6 +1,8 @@
 //! What a scheduler knows beside the store, by virtual time: the rules of the real one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use hopyard_contract::Name;
 use hopyard_contract::message::Beat;
@@ -14,22 +16,49 @@ use crate::world::World;
 /// An executor that has been silent for this long is not counted on any more.
 pub(crate) const SILENT: Micros = 30 * S;
 
-/// Executors as one scheduler knows them.
+/// Executors as one scheduler knows them, and its own pulse.
 pub(super) struct Fleet {
     sight: Sight,
     beats: Mailbox<Beat>,
     reconnects: u64,
 }
 
+/// When the bus last answered, as the pulse of a scheduler feels it, and the time; both go on during a transaction.
+#[derive(Clone, Default)]
+pub(super) struct Pulse(Arc<(AtomicI64, AtomicI64)>);
+
+impl Pulse {
+    /// The bus answers.
+    pub(super) fn felt(&self, now: Micros) {
+        self.0.0.store(now, Ordering::Relaxed);
+    }
+
+    /// Time goes on.
+    pub(super) fn at(&self, now: Micros) {
+        self.0.1.store(now, Ordering::Relaxed);
+    }
+
+    fn heard(&self) -> Micros {
+        self.0.0.load(Ordering::Relaxed)
+    }
+
+    fn now(&self) -> Micros {
+        self.0.1.load(Ordering::Relaxed)
+    }
+}
+
 /// The part that a transaction looks at.
 #[derive(Clone)]
 pub(super) struct Sight {
-    now: Micros,
+    pulse: Pulse,
     lease: Micros,
     silent: Micros,
     executors: BTreeMap<Name, Known>,
     beats: BTreeMap<Name, (Beat, Micros)>,
-    healthy_since: Micros,
+    /// Since when nothing was late.
+    since: Micros,
+    /// When the loop last began a round.
+    awake: Micros,
 }
 
 #[derive(Clone)]
@@ -41,19 +70,50 @@ struct Known {
 impl Fleet {
     pub(super) fn new(world: &World, process: ProcessId) -> Self {
         let sight = Sight {
-            now: world.now(),
+            pulse: Pulse::default(),
             lease: world.lease(),
             silent: if world.has(Bug::UnbindAtOnce) { S } else { SILENT },
             executors: BTreeMap::new(),
             beats: BTreeMap::new(),
-            healthy_since: world.now(),
+            since: world.now(),
+            awake: world.now(),
         };
+        sight.pulse.felt(world.now());
+        sight.pulse.at(world.now());
         Self { sight, beats: world.bus.hear_beats(process), reconnects: world.bus.reconnects(process) }
     }
 
     /// What is known at this instant.
-    pub(super) fn sight(&self, now: Micros) -> Sight {
-        Sight { now, ..self.sight.clone() }
+    pub(super) fn sight(&self) -> Sight {
+        self.sight.clone()
+    }
+
+    pub(super) fn pulse(&self) -> Pulse {
+        self.sight.pulse.clone()
+    }
+
+    /// The loop begins a round.
+    pub(super) fn round_begins(&mut self, world: &World, process: ProcessId) {
+        self.sight.awake = world.now();
+        self.feel(world, process);
+    }
+
+    /// Something failed: the time without a gap begins anew.
+    pub(super) fn broken(&mut self, now: Micros) {
+        self.sight.since = now;
+    }
+
+    /// Takes note of a gap: the bus was away or did not answer in time, or a round took too long.
+    pub(super) fn feel(&mut self, world: &World, process: ProcessId) {
+        while let Some(beat) = self.beats.try_recv() {
+            self.sight.beats.insert(beat.id.clone(), (beat, world.now()));
+        }
+        self.sight.pulse.at(world.now());
+        let reconnects = world.bus.reconnects(process);
+        if !world.bus.connected(process) || reconnects != self.reconnects || self.sight.is_late() {
+            self.reconnects = reconnects;
+            self.broken(world.now());
+        }
     }
 
     pub(super) fn hear(&mut self, request: &Request, now: Micros) {
@@ -68,21 +128,6 @@ impl Fleet {
         known.draining = draining.unwrap_or(known.draining);
     }
 
-    pub(super) fn falter(&mut self, now: Micros) {
-        self.sight.healthy_since = now;
-    }
-
-    pub(super) fn look_at_bus(&mut self, world: &World, process: ProcessId) {
-        while let Some(beat) = self.beats.try_recv() {
-            self.sight.beats.insert(beat.id.clone(), (beat, world.now()));
-        }
-        let reconnects = world.bus.reconnects(process);
-        if !world.bus.connected(process) || reconnects != self.reconnects {
-            self.reconnects = reconnects;
-            self.falter(world.now());
-        }
-    }
-
     /// Free slots and slots of everyone who beat lately.
     pub(super) fn slots(&self, now: Micros) -> impl Iterator<Item = (u64, u64)> {
         let alive = self.sight.beats.values().filter(move |(_, at)| now - at < 15 * S);
@@ -90,9 +135,17 @@ impl Fleet {
     }
 }
 
+impl Sight {
+    /// Executors renew at least three times in a lease: a gap of a third leaves each time for one more try.
+    fn is_late(&self) -> bool {
+        let (now, gap) = (self.pulse.now(), self.lease / 3);
+        now - self.pulse.heard() > gap || now - self.awake > gap
+    }
+}
+
 impl Outlook for Sight {
     fn may_judge(&self) -> bool {
-        self.now - self.healthy_since >= self.lease
+        !self.is_late() && self.pulse.now() - self.since >= self.lease
     }
 
     fn why_unbind(&self, executor: &Name) -> Option<&'static str> {
@@ -100,13 +153,14 @@ impl Outlook for Sight {
         if known.is_some_and(|known| known.draining) {
             return Some("the executor drains");
         }
-        let beat = self.beats.get(executor).map(|(_, at)| self.now - at);
-        let heard = known.map(|known| self.now - known.seen).into_iter().chain(beat).min();
-        let silence = heard.unwrap_or(self.now - self.healthy_since);
+        let now = self.pulse.now();
+        let beat = self.beats.get(executor).map(|(_, at)| now - at);
+        let heard = known.map(|known| now - known.seen).into_iter().chain(beat).min();
+        let silence = heard.unwrap_or(now - self.since);
         (silence >= self.silent).then_some("the executor is silent")
     }
 
     fn pool_of(&self, executor: &Name) -> Option<Name> {
-        self.beats.get(executor).filter(|(_, at)| self.now - at < SILENT).and_then(|(beat, _)| beat.pool.clone())
+        self.beats.get(executor).filter(|(_, at)| self.pulse.now() - at < SILENT).and_then(|(beat, _)| beat.pool.clone())
     }
 }

@@ -8,6 +8,8 @@ use hopyard_contract::RunId;
 use hopyard_contract::run::Run;
 use hopyard_store::runs::{OutboxRow, RunWrite, Writes};
 
+use crate::bugs::Bug;
+
 use super::tables::{Due, DueKind, RunRecord, Tables};
 
 /// The poke of each run that a transaction loaded, as it was at the first look.
@@ -15,7 +17,7 @@ pub(super) type Seen = BTreeMap<RunId, Option<u64>>;
 
 /// Writes everything at `at`. Pokes that were dealt with go before new ones come; a poke that came after its run was loaded
 /// has another number and stays.
-pub(super) fn apply(tables: &mut Tables, writes: &Writes, seen: &Seen, at: DateTime<Utc>) {
+pub(super) fn apply(tables: &mut Tables, writes: &Writes, seen: &Seen, at: DateTime<Utc>, bug: Option<Bug>) {
     for id in &writes.poked {
         let now = tables.due.get(&(*id, DueKind::Poke)).map(|due| due.n);
         let dealt_with = seen.get(id).is_none_or(|seen| *seen == now);
@@ -25,7 +27,10 @@ pub(super) fn apply(tables: &mut Tables, writes: &Writes, seen: &Seen, at: DateT
     }
     let mut pokes: Vec<RunId> = writes.pokes.clone();
     for write in &writes.runs {
-        apply_run(tables, write, &mut pokes);
+        apply_run(tables, write, &mut pokes, bug);
+    }
+    if bug == Some(Bug::PokeNotStored) {
+        pokes.clear();
     }
     for id in pokes {
         poke(tables, id, at);
@@ -61,13 +66,13 @@ fn poke(tables: &mut Tables, id: RunId, at: DateTime<Utc>) {
     }
 }
 
-fn apply_run(tables: &mut Tables, write: &RunWrite, pokes: &mut Vec<RunId>) {
+fn apply_run(tables: &mut Tables, write: &RunWrite, pokes: &mut Vec<RunId>, bug: Option<Bug>) {
     let run = &write.run;
     let had_ended = tables.runs.get(&run.id).is_some_and(|record| record.run.finished_at.is_some());
     write_record(tables, write);
     if run.finished_at.is_some() {
         if !had_ended {
-            end(tables, run, pokes);
+            end(tables, run, pokes, bug);
         }
     } else {
         write_open(tables, write, pokes);
@@ -121,11 +126,11 @@ fn write_open(tables: &mut Tables, write: &RunWrite, pokes: &mut Vec<RunId>) {
 }
 
 /// What follows from the end of a run, once.
-fn end(tables: &mut Tables, run: &Run, pokes: &mut Vec<RunId>) {
+fn end(tables: &mut Tables, run: &Run, pokes: &mut Vec<RunId>, bug: Option<Bug>) {
     pokes.extend(tables.after.iter().filter(|(parent, _)| *parent == run.id).map(|(_, child)| *child));
     tables.after.retain(|(parent, child)| *parent != run.id && *child != run.id);
     tables.due.remove(&(run.id, DueKind::Timer));
-    for slot in &run.slots {
+    for slot in run.slots.iter().filter(|_| bug != Some(Bug::SlotNotReleased)) {
         if let Some(members) = tables.slots.get_mut(&slot.key) {
             members.remove(&run.id);
         }

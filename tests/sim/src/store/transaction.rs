@@ -86,7 +86,7 @@ impl Transaction {
         let own = self.own.get_or_insert_with(|| {
             let mut own = inner.tables.clone();
             for (writes, at) in &self.written {
-                apply::apply(&mut own, writes, &self.seen, *at);
+                apply::apply(&mut own, writes, &self.seen, *at, None);
             }
             own
         });
