@@ -71,7 +71,7 @@ async fn kill_another(harness: &mut Harness, away: &mut BTreeMap<String, Instant
             continue;
         }
         harness.kill9(name).await;
-        away.insert(name.to_owned(), Instant::now() + pause);
+        away.insert(name.to_owned(), Instant::now() + pause.max(Duration::from_secs(3)));
         if name.starts_with("executor") {
             // Nothing may be there yet.
             std::fs::remove_dir_all(harness.dir().join("data/host-2/spool")).unwrap_or_default();
@@ -148,7 +148,7 @@ async fn every_point(store: Engine) {
     println!("{} points, {} accepted submissions, {} runs", POINTS.len(), tally.accepted, tally.runs);
     assert_eq!(tally.complaints(), "", "{} runs", tally.runs);
     assert!(tally.accepted >= POINTS.len() && tally.followed > 0, "{tally:?}");
-    harness.close().await;
+    harness.close_after_faults().await;
 }
 
 /// Points that no process has reached yet.

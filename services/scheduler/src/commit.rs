@@ -235,6 +235,7 @@ impl Committer {
         self.reread |= writes.runs.iter().any(|w| w.run.status.is_final());
         let claimable = effects.iter().any(|(_, e)| matches!(e, Effect::Ring(_) | Effect::RingExecutor(_)));
         let freed = self.follow_up.carry_out(writes.outbox_id, writes.outbox, effects).await;
+        hopyard_runtime::failpoint!("scheduler.effects.sent");
         if claimable || freed {
             self.wake_probe.notify_one();
         }

@@ -105,7 +105,7 @@ async fn storm(store: Engine, seed: u64, length: Duration) {
     }
     assert_eq!(tally.complaints(), "", "seed {seed}\n{lines}");
     assert!(faults.total() > 0 && tally.accepted > 0, "{lines}");
-    harness.close().await;
+    harness.close_after_faults().await;
 }
 
 /// What happened, for people.

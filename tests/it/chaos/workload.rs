@@ -86,8 +86,8 @@ impl Kind {
             Self::RepositoryLong => json!([{ "id": "main", "shell": format!("{write}\nsleep 2") }]),
             Self::RepositoryRetried => json!([{ "id": "main", "shell": format!("{write}\n{once_failing}"), "retry": retry }]),
         };
-        // A few names, so that definitions are both new and known to a door.
-        let name = format!("chaos-{}", dice.below(6));
+        // The short ones are always the same, so that definitions are both new and known to a door.
+        let name = if self == Self::Short { "chaos".to_owned() } else { format!("chaos-{}", dice.below(4)) };
         let mut definition = json!({ "version": 1, "name": name, "steps": steps });
         let mut request = json!({ "labels": { "op": op, "kind": format!("{self:?}") } });
         match self {

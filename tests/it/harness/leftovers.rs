@@ -1,12 +1,13 @@
 //! The proof that a stack has nothing left over: no unended run, no unsettled message, no process, no workspace.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hopyard_store::Store;
 
 use super::bus::Bus;
 use super::programs::git;
-use super::wait::{eventually, holds};
+use super::wait::{holds, within};
 
 /// Processes of attempts whose workspace or output lies below `dir`, as `pid: attempt`.
 pub fn step_processes(dir: &Path) -> Vec<String> {
@@ -74,37 +75,37 @@ pub fn mirrors(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Waits until nothing is left, and fails with what stays.
-pub async fn none(store: &str, bus: std::net::SocketAddr, dir: &Path, hosts: &[PathBuf]) {
+/// Waits until nothing is left, each thing for at most `limit`, and fails with what stays.
+pub async fn none(limit: Duration, store: &str, bus: std::net::SocketAddr, dir: &Path, hosts: &[PathBuf]) {
     let reader = Store::open(store).await.unwrap().reader();
-    eventually("every run ends", || async {
+    within(limit, "every run ends", || async {
         let live = reader.live_counts().await.map_err(|e| e.to_string())?;
         holds(live.iter().all(|(_, _, n)| *n == 0), format!("{live:?}"))
     })
     .await;
     let mut client = Bus::connect(bus).await;
     for (stream, durable) in [("HOPYARD_CMD", "ingest"), ("HOPYARD_RESULT", "scheduler")] {
-        let deadline = std::time::Instant::now() + super::wait::PATIENCE;
+        let deadline = std::time::Instant::now() + limit;
         loop {
             let unsettled = client.unsettled(stream, durable).await;
             if unsettled == Ok(0) {
                 break;
             }
             assert!(std::time::Instant::now() < deadline, "{stream} is not settled: {unsettled:?}");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-    eventually("the outbox is empty", || async {
+    within(limit, "the outbox is empty", || async {
         let age = reader.outbox_age_ms().await.map_err(|e| e.to_string())?;
         holds(age == 0, format!("the oldest row is {age} ms old"))
     })
     .await;
-    eventually("no step has a process", || async {
+    within(limit, "no step has a process", || async {
         let processes = step_processes(dir);
         holds(processes.is_empty(), format!("{processes:?}"))
     })
     .await;
-    eventually("no workspace is left", || async {
+    within(limit, "no workspace is left", || async {
         let (directories, worktrees) = (entries(hosts), worktrees(hosts));
         holds(directories.is_empty() && worktrees.is_empty(), format!("{directories:?} {worktrees:?}"))
     })
