@@ -7,9 +7,11 @@ use hopyard_ingest::http::wire::heads::Heads;
 use hopyard_ingest::read::params::Params;
 use hopyard_ingest::read::{cursor, events, filter};
 
+/// A name and what is done with the bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// All of them, by the names of their targets.
-pub const ALL: &[(&str, fn(&[u8]))] =
-    &[("run_request", run_request), ("small_bodies", small_bodies), ("query", query), ("http_heads", http_heads)];
+pub const ALL: &[Target] = &[("run_request", run_request), ("small_bodies", small_bodies), ("query", query), ("http_heads", http_heads)];
 
 /// A request that is taken is the same request when its typed form is sent again, and holds what the checks promise.
 pub fn run_request(data: &[u8]) {

@@ -123,7 +123,7 @@ fn planted(options: &Options) -> bool {
     caught.len() == bugs.len()
 }
 
-/// Worlds, runs, faults, violations and faults by kind.
+/// Worlds, runs, seconds lived, worlds with violations, and faults by kind.
 type Totals = (u64, u64, u64, u64, BTreeMap<&'static str, u64>);
 
 /// Fresh worlds, as many as there is time for.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hopyard_contract::duration::Span;
-use hopyard_contract::message::{Claim, ClaimReply, KillRun, NewRun, PutDefinition};
+use hopyard_contract::message::{Claim, ClaimReply, KillRun, NewRun, PutDefinition, Report, Reports, WorkspacesQuery};
 use hopyard_contract::plan::Plan;
 use hopyard_contract::status::{AttemptStatus, FailureCode, RunStatus};
 use hopyard_store::Store;
