@@ -48,8 +48,6 @@ bugs! {
     TimerDropped = "a run asks for no look at the clock",
     FinishedTwice = "a repeated finished is decided again",
     ResultDropped = "a result that comes with a kill is dropped",
-    BoundIgnored = "a bound step is leased to any executor",
-    SettledNotSaid = "an executor never hears that its result is committed",
     StaleSaysOk = "a renewal of a lost attempt is answered well",
     // The transaction and the store.
     ClaimWithoutRowLock = "two transactions may have the same run",
@@ -64,12 +62,7 @@ bugs! {
     ReceiptNotStored = "a submission of the command stream gets no stored receipt",
     // The scheduler's loop.
     ReplyBeforeCommit = "requests are answered before the commit",
-    AckBeforeCommit = "reports are acknowledged before the commit",
-    ReportsDroppedOnRetry = "a batch that has to be tried again is tried without its reports",
-    AmbiguousTakenForDone = "a commit whose answer was lost is taken for done",
     NoLookAtClock = "the clock is never looked at",
-    NoProbe = "lost tickets are never rung again",
-    UnbindAtOnce = "a run leaves its executor at the first sign of silence",
     // The door.
     NewIdPerTry = "a submission that is handed over again gets another run id",
     CreatedOnTimeout = "a submission that nobody answered is called committed",
@@ -78,13 +71,11 @@ bugs! {
     // The executor.
     FinishedOnce = "a result is published once and forgotten",
     SpoolDropped = "a restarted executor throws its spool away",
-    LeftoversRun = "a restarted executor lets what is left of its predecessor run",
     AgeFromAnswer = "the age of a lease counts from the answer, not from the question",
     NoFreeze = "a process goes on when its lease is not renewed",
     RefusalIgnored = "a process goes on when its renewal is refused",
     KillIgnored = "an executor does not end what it is told to end",
     StartsAfterKill = "an attempt whose run was killed while it was being made starts all the same",
-    ClaimIdPerTry = "a repeated claim has another id",
     SnapshotSkipped = "an attempt that was killed keeps no snapshot",
     StartedBeforeProcess = "started is reported before there is a process",
     CompletedOnRecovery = "a restarted executor reports what it finds as completed",

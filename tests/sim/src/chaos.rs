@@ -45,7 +45,7 @@ pub(crate) fn heal(world: &Rc<World>) {
         if !world.clock.alive(who.process(world)) {
             who.start(world);
         } else if world.clock.paused(who.process(world)) {
-            who.resume(world, Micros::MAX);
+            who.resume(world);
         }
     }
     if world.calm_since.get().is_none() {
@@ -99,10 +99,11 @@ impl Who {
         }
     }
 
-    /// `stopped`: for how long it was; a pause shorter than a third of a lease is no gap in anybody's health.
-    fn resume(self, world: &World, stopped: Micros) {
+    /// A pause shorter than a third of a lease is no gap in anybody's health.
+    fn resume(self, world: &World) {
         let process = self.process(world);
         world.clock.resume(process);
+        let stopped = world.paused_at.borrow_mut().remove(&process).map_or(0, |at| world.now() - at);
         if stopped > world.lease() / 3 {
             world.awake_since.borrow_mut().insert(process, world.now());
         }
@@ -183,12 +184,13 @@ fn pause(world: &Rc<World>, who: Who) {
     let stopped = a_while(world);
     world.note("pause", process as u64, || format!("{who:?} for {stopped} us"));
     world.clock.pause(process);
+    world.paused_at.borrow_mut().insert(process, world.now());
     let own = world.clone();
     world.clock.spawn(world.chaos, async move {
         own.clock.sleep(stopped).await;
         if own.clock.paused(process) {
             own.note("resume", process as u64, || format!("{who:?}"));
-            who.resume(&own, stopped);
+            who.resume(&own);
         }
     });
 }

@@ -60,7 +60,7 @@ impl Checks {
         }
     }
 
-    fn hold(&mut self, world: &World, holds: bool, invariant: &'static str, detail: impl FnOnce() -> String) {
+    pub(crate) fn hold(&mut self, world: &World, holds: bool, invariant: &'static str, detail: impl FnOnce() -> String) {
         if !holds {
             self.found(world, invariant, detail);
         }

@@ -199,7 +199,7 @@ impl Executor {
     /// One claim, repeated until it is answered; says whether there is more.
     async fn claim(self: &Rc<Self>) -> bool {
         let world = &self.world;
-        let mut claim = Claim {
+        let claim = Claim {
             claim_id: world.uuid(),
             executor: self.name.clone(),
             host: self.host().name.clone(),
@@ -223,9 +223,6 @@ impl Executor {
                 Err(_) if world.now() - began > PATIENCE => return false,
                 Err(CallError::Nobody | CallError::Refused) => world.clock.sleep(250 * MS).await,
                 Err(CallError::Unknown) => {}
-            }
-            if world.has(Bug::ClaimIdPerTry) {
-                claim.claim_id = world.uuid();
             }
         }
     }

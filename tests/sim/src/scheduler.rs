@@ -84,9 +84,6 @@ pub(crate) fn start(world: &Rc<World>, index: usize) {
         loop {
             for delivery in me.world.bus.fetch(process, StreamId::Result, 256).await {
                 let Body::Reports(reports) = &delivery.body else { continue };
-                if me.world.has(Bug::AckBeforeCommit) {
-                    me.world.bus.ack(process, &delivery);
-                }
                 me.inbox.send(Work { request: Rc::new(Request::Reports((**reports).clone())), from: From::Stream(delivery) });
             }
         }
@@ -106,7 +103,7 @@ impl Scheduler {
         let pulse = self.fleet.borrow().pulse();
         loop {
             if self.world.bus.connected(self.process) {
-                pulse.felt(self.world.now());
+                pulse.felt(self.world.now(), self.world.lease() / 3);
             }
             self.world.clock.sleep((self.world.lease() / 8).min(S)).await;
         }
@@ -162,20 +159,9 @@ impl Scheduler {
             for attempt in 0u32.. {
                 match self.try_commit(&batch, due).await {
                     Ok(()) => break,
-                    Err(Error::Unavailable(_)) if self.world.has(Bug::AmbiguousTakenForDone) => {
-                        for work in &batch {
-                            self.settle(work, None);
-                        }
-                        break;
-                    }
                     Err(error) if error.is_transient() => {
                         self.reply_early(&batch);
                         self.fleet.borrow_mut().broken(self.world.now());
-                        if self.world.has(Bug::ReportsDroppedOnRetry) {
-                            for work in batch.extract_if(.., |work| matches!(work.from, From::Stream(_))) {
-                                self.settle(&work, None);
-                            }
-                        }
                         if attempt >= 20 {
                             let unavailable = RpcError { code: "store_unavailable".to_owned(), detail: error.to_string() };
                             batch.iter().for_each(|work| self.refuse(work, &unavailable));

@@ -68,6 +68,8 @@ pub(crate) struct World {
     pub(crate) skew: RefCell<BTreeMap<ProcessId, Micros>>,
     /// Since when each scheduler has been awake.
     pub(crate) awake_since: RefCell<BTreeMap<ProcessId, Micros>>,
+    /// Since when processes have been paused.
+    pub(crate) paused_at: RefCell<BTreeMap<ProcessId, Micros>>,
     /// The executor that never comes back.
     pub(crate) gone: Cell<Option<usize>>,
     /// Since when there has been no more trouble.
@@ -119,6 +121,7 @@ impl World {
             commits: RefCell::default(),
             skew: RefCell::default(),
             awake_since: RefCell::default(),
+            paused_at: RefCell::default(),
             gone: Cell::new(None),
             calm_since: Cell::new(None),
             numbers: Cell::new(0),

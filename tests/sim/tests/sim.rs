@@ -13,7 +13,7 @@ use hopyard_sim::bugs::Bug;
 use hopyard_sim::{Outcome, live};
 
 /// Worlds that are lived through for one bug before it counts as not caught.
-const PATIENCE: u64 = 400;
+const PATIENCE: u64 = 4000;
 /// Worlds that are lived through twice.
 const REPLAYED: u64 = 50;
 /// Fresh worlds begin here when no seed is asked for.

@@ -5,7 +5,7 @@ use hopyard_contract::event::EventType;
 use hopyard_contract::message::{LeaseState, Outcome};
 use hopyard_contract::run::RunState;
 use hopyard_contract::status::{AttemptStatus, PendingReason, RunStatus, StepStatus};
-use hopyard_scheduler::decide::{self, Decision, Effect, Input, Reply};
+use hopyard_scheduler::decide::{self, Decision, Input, Reply};
 
 use super::Bug;
 
@@ -53,9 +53,6 @@ fn before(bug: Bug, state: &RunState, input: &Input, now: DateTime<Utc>) -> (Run
         }
         (Bug::ResultDropped, Input::Finished(finished)) if state.run.kill.is_some() => {
             (finished.result, finished.snapshot) = (None, None);
-        }
-        (Bug::BoundIgnored, Input::Lease(lease)) => {
-            state.steps.iter_mut().filter(|s| s.id == lease.step).for_each(|s| s.bound_to = None);
         }
         (Bug::GenerationKept, Input::Lease(_)) if state.run.executor.is_none() => {
             state.run.generation = state.run.generation.saturating_sub(1);
@@ -148,7 +145,6 @@ fn after(bug: Bug, before: &RunState, input: &Input, now: DateTime<Utc>, decisio
             }
         }
         (Bug::TimerDropped, _) => next.timer = None,
-        (Bug::SettledNotSaid, Input::Finished(_)) => decision.effects.retain(|effect| !matches!(effect, Effect::Settled(..))),
         _ => {}
     }
 }

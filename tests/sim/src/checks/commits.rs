@@ -47,6 +47,11 @@ impl Checks {
         if !expired {
             return;
         }
+        if let (Some(step), Some(n)) = (&event.step, event.attempt) {
+            let id = AttemptId { run, step: step.clone(), n };
+            let at_work = world.hosts.iter().any(|host| host.processes.borrow().get(&id).is_some_and(|process| !process.frozen.get()));
+            self.hold(world, !at_work, "I2 nothing works without a lease", || format!("{id} is given up, and its process goes on"));
+        }
         let process = world.schedulers[scheduler];
         let awake = world.awake_since.borrow().get(&process).copied().unwrap_or_default();
         let well_for = world.now() - awake.max(world.bus.connected_since(process));
@@ -118,7 +123,7 @@ impl Checks {
         self.hold(world, process, "I10 running means a process", || format!("{id} is {} without one", attempt.status));
         let honest = attempt.status != AttemptStatus::Completed || journal.done.contains(&id);
         self.hold(world, honest, "I9 a result is what a process did", || format!("{id} is completed, and its process did not end well"));
-        let early = attempt.status == AttemptStatus::Lost && at(attempt.lease_until) > world.now();
+        let early = attempt.status == AttemptStatus::Lost && attempt.finished_at.is_some_and(|ended| ended < attempt.lease_until);
         self.hold(world, !early || journal.given_up.contains(&id), "I11 no lease is taken early", || {
             format!("{id} is lost while its lease lasts")
         });

@@ -47,7 +47,11 @@ impl Executor {
         if let Err(finished) = self.open(grant).await {
             return *finished;
         }
-        // The lease may have gone while the workspace was made; the shim would freeze what it starts, and end it.
+        if let Err(outcome) = self.relied_on(live).await {
+            return self.close(grant, live, false, outcome).await;
+        }
+        let killed = live.kill.borrow().is_some();
+        world.checks.borrow_mut().hold(world, !killed, "I6 what was killed never starts", || grant.attempt.to_string());
         let process = shim::spawn(world, self.index, &grant.attempt, grant.workspace.generation, &directory(grant), live.left(world));
         live.attach(world, &process);
         let began = world.now();
@@ -66,7 +70,24 @@ impl Executor {
             Exit::Ended if live.kill.borrow().is_some() => Outcome::Killed,
             Exit::Ended => Outcome::HandedBack,
         };
-        self.close(grant, live, outcome).await
+        self.close(grant, live, true, outcome).await
+    }
+
+    /// Waits until the lease can be relied on: nothing has run yet that could be held still.
+    async fn relied_on(&self, live: &Live) -> Result<(), Outcome> {
+        let (world, began) = (&self.world, self.world.now());
+        loop {
+            if live.kill.borrow().is_some() && !world.has(Bug::StartsAfterKill) {
+                return Err(Outcome::Killed);
+            }
+            if live.left(world) > world.lease() / 3 || world.has(Bug::NoFreeze) {
+                return Ok(());
+            }
+            if (live.stale.get() && !world.has(Bug::RefusalIgnored)) || world.now() - began > shim::QUARANTINE {
+                return Err(Outcome::HandedBack);
+            }
+            world.clock.sleep(100 * MS).await;
+        }
     }
 
     /// Makes the directory, or finds it; the first one pins the commit.
@@ -112,13 +133,15 @@ impl Executor {
     }
 
     /// Keeps the work, whatever the outcome; only then is the attempt over.
-    async fn close(&self, grant: &Grant, live: &Live, outcome: Outcome) -> Finished {
+    async fn close(&self, grant: &Grant, live: &Live, ran: bool, outcome: Outcome) -> Finished {
         let world = &self.world;
         world.clock.sleep(world.fate.between(5 * MS, 200 * MS)).await;
         let killed = matches!(outcome, Outcome::Killed | Outcome::HandedBack);
         let mut finished = self.ended(grant, outcome);
-        finished.pid = Some(world.number());
-        finished.workspace = Some(format!("/data/{}", directory(grant)));
+        if ran {
+            finished.pid = Some(world.number());
+            finished.workspace = Some(format!("/data/{}", directory(grant)));
+        }
         finished.usage = used(live.used.get());
         if !(killed && world.has(Bug::SnapshotSkipped)) {
             self.keep(grant, &mut finished);
@@ -194,10 +217,8 @@ impl Executor {
     /// Ends what the process before has left, and reports it.
     pub(super) fn recover(self: &Rc<Self>) {
         let world = &self.world;
-        if !world.has(Bug::LeftoversRun) {
-            for process in self.host().processes.borrow().values() {
-                process.control.send(Control::Kill { force: true });
-            }
+        for process in self.host().processes.borrow().values() {
+            process.control.send(Control::Kill { force: true });
         }
         let left: Vec<(AttemptId, Spool)> = self.host().spools.borrow().iter().map(|(id, spool)| (id.clone(), spool.clone())).collect();
         for (id, spool) in left {
@@ -207,7 +228,7 @@ impl Executor {
             }
             let own = self.clone();
             world.clock.spawn(self.process, async move {
-                while own.host().processes.borrow().contains_key(&id) && !own.world.has(Bug::LeftoversRun) {
+                while own.host().processes.borrow().contains_key(&id) {
                     own.world.clock.sleep(MS).await;
                 }
                 let finished = match spool.finished {

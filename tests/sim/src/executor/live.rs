@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Executor;
 use crate::bugs::Bug;
-use crate::clockwork::{Mailbox, Micros};
+use crate::clockwork::{Mailbox, Micros, S};
 use crate::host::{Control, StepProcess};
 use crate::world::World;
 
@@ -100,7 +100,8 @@ impl Live {
         }
     }
 
-    pub(super) fn kill(&self, world: &World, order: &KillOrder) {
+    pub(super) fn kill(&self, world: &Rc<World>, order: &KillOrder) {
+        self.has_to_end(world, "I6 what is told to end ends");
         *self.kill.borrow_mut() = Some(order.clone());
         if world.has(Bug::KillIgnored) {
             return;
@@ -110,8 +111,19 @@ impl Live {
         }
     }
 
+    /// Its process, if it has one, is gone when its grace is over.
+    fn has_to_end(&self, world: &Rc<World>, invariant: &'static str) {
+        let Some(process) = self.process.borrow().clone() else { return };
+        let own = world.clone();
+        world.clock.later(S, move || {
+            let goes_on = own.hosts.iter().any(|host| host.processes.borrow().contains_key(&process.attempt));
+            own.checks.borrow_mut().hold(&own, !goes_on, invariant, || process.attempt.to_string());
+        });
+    }
+
     /// The lease is over.
-    pub(super) fn stale(&self, world: &World) {
+    pub(super) fn stale(&self, world: &Rc<World>) {
+        self.has_to_end(world, "I2 what is refused ends");
         self.stale.set(true);
         self.changed.send(());
         if let Some(process) = &*self.process.borrow()

@@ -11,7 +11,7 @@ use crate::host::{Control, Exit, StepProcess};
 use crate::world::World;
 
 /// A frozen process is ended after this long.
-pub(crate) const QUARANTINE: Micros = 600 * S;
+pub(super) const QUARANTINE: Micros = 600 * S;
 
 /// Starts the process of an attempt on a machine, with what is left of its lease.
 pub(super) fn spawn(

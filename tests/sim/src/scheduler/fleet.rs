@@ -9,7 +9,6 @@ use hopyard_contract::message::Beat;
 use hopyard_scheduler::request::Request;
 use hopyard_scheduler::round::Outlook;
 
-use crate::bugs::Bug;
 use crate::clockwork::{Mailbox, Micros, ProcessId, S};
 use crate::world::World;
 
@@ -25,12 +24,19 @@ pub(super) struct Fleet {
 
 /// When the bus last answered, as the pulse of a scheduler feels it, and the time; both go on during a transaction.
 #[derive(Clone, Default)]
-pub(super) struct Pulse(Arc<(AtomicI64, AtomicI64)>);
+pub(super) struct Pulse(Arc<(AtomicI64, AtomicI64, AtomicI64)>);
 
 impl Pulse {
-    /// The bus answers.
-    pub(super) fn felt(&self, now: Micros) {
-        self.0.0.store(now, Ordering::Relaxed);
+    /// The bus answers; too long after its last answer, that was a gap.
+    pub(super) fn felt(&self, now: Micros, gap: Micros) {
+        let before = self.0.0.swap(now, Ordering::Relaxed);
+        if now - before > gap {
+            self.0.2.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn gaps(&self) -> i64 {
+        self.0.2.load(Ordering::Relaxed)
     }
 
     /// Time goes on.
@@ -52,13 +58,14 @@ impl Pulse {
 pub(super) struct Sight {
     pulse: Pulse,
     lease: Micros,
-    silent: Micros,
     executors: BTreeMap<Name, Known>,
     beats: BTreeMap<Name, (Beat, Micros)>,
     /// Since when nothing was late.
     since: Micros,
     /// When the loop last began a round.
     awake: Micros,
+    /// Gaps between answers of the bus that have been taken note of.
+    gaps: i64,
 }
 
 #[derive(Clone)]
@@ -72,13 +79,13 @@ impl Fleet {
         let sight = Sight {
             pulse: Pulse::default(),
             lease: world.lease(),
-            silent: if world.has(Bug::UnbindAtOnce) { S } else { SILENT },
             executors: BTreeMap::new(),
             beats: BTreeMap::new(),
             since: world.now(),
             awake: world.now(),
+            gaps: 0,
         };
-        sight.pulse.felt(world.now());
+        sight.pulse.felt(world.now(), Micros::MAX);
         sight.pulse.at(world.now());
         Self { sight, beats: world.bus.hear_beats(process), reconnects: world.bus.reconnects(process) }
     }
@@ -112,6 +119,7 @@ impl Fleet {
         let reconnects = world.bus.reconnects(process);
         if !world.bus.connected(process) || reconnects != self.reconnects || self.sight.is_late() {
             self.reconnects = reconnects;
+            self.sight.gaps = self.sight.pulse.gaps();
             self.broken(world.now());
         }
     }
@@ -139,7 +147,7 @@ impl Sight {
     /// Executors renew at least three times in a lease: a gap of a third leaves each time for one more try.
     fn is_late(&self) -> bool {
         let (now, gap) = (self.pulse.now(), self.lease / 3);
-        now - self.pulse.heard() > gap || now - self.awake > gap
+        now - self.pulse.heard() > gap || now - self.awake > gap || self.pulse.gaps() != self.gaps
     }
 }
 
@@ -157,7 +165,7 @@ impl Outlook for Sight {
         let beat = self.beats.get(executor).map(|(_, at)| now - at);
         let heard = known.map(|known| now - known.seen).into_iter().chain(beat).min();
         let silence = heard.unwrap_or(now - self.since);
-        (silence >= self.silent).then_some("the executor is silent")
+        (silence >= SILENT).then_some("the executor is silent")
     }
 
     fn pool_of(&self, executor: &Name) -> Option<Name> {

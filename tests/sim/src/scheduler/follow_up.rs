@@ -9,7 +9,6 @@ use hopyard_scheduler::decide::Effect;
 use hopyard_store::runs::RunStore as _;
 
 use super::Scheduler;
-use crate::bugs::Bug;
 use crate::bus::{Body, StreamId};
 use crate::clockwork::{MS, S, either};
 
@@ -72,9 +71,6 @@ impl Scheduler {
                 clock.sleep(pause).await;
             }
             self.wake_probe.clear();
-            if world.has(Bug::NoProbe) {
-                continue;
-            }
             rounds += 1;
             let Ok(waiting) = world.store.claimable().await else {
                 pause = S;
