@@ -69,8 +69,6 @@ bugs! {
     AcceptedWithoutBus = "a submission that the bus did not take is called accepted",
     CommandAckedEarly = "a command is acknowledged before it is handed over",
     // The executor.
-    FinishedOnce = "a result is published once and forgotten",
-    SpoolDropped = "a restarted executor throws its spool away",
     AgeFromAnswer = "the age of a lease counts from the answer, not from the question",
     NoFreeze = "a process goes on when its lease is not renewed",
     RefusalIgnored = "a process goes on when its renewal is refused",

@@ -130,8 +130,8 @@ impl Scheduler {
             {
                 batch.push(work);
             }
-            let due = (swept || clock.now() - look_at >= wait) && !self.world.has(Bug::NoLookAtClock);
-            self.commit(batch, due).await;
+            let due = swept || clock.now() - look_at >= wait;
+            self.commit(batch, due && !self.world.has(Bug::NoLookAtClock)).await;
             if due || self.reread.take() || clock.now() - look_at > S {
                 wait = self.until_next_due().await;
                 look_at = clock.now();

@@ -199,9 +199,6 @@ impl Executor {
         }
         loop {
             self.reports.send(Report::Finished(finished.clone()));
-            if world.has(Bug::FinishedOnce) {
-                break;
-            }
             let over = async {
                 while !live.settled.get() && !live.stale.get() {
                     live.changed.recv().await;
@@ -222,10 +219,6 @@ impl Executor {
         }
         let left: Vec<(AttemptId, Spool)> = self.host().spools.borrow().iter().map(|(id, spool)| (id.clone(), spool.clone())).collect();
         for (id, spool) in left {
-            if world.has(Bug::SpoolDropped) {
-                self.host().spools.borrow_mut().remove(&id);
-                continue;
-            }
             let own = self.clone();
             world.clock.spawn(self.process, async move {
                 while own.host().processes.borrow().contains_key(&id) {
