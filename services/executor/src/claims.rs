@@ -82,9 +82,9 @@ impl Executor {
             pool: self.settings.pool.clone(),
             free: self.live.free(),
         };
+        // The first try may have been granted and its answer lost: repeats get the same leases, which are as old as that.
         let began = BootInstant::now();
         loop {
-            let sent = BootInstant::now();
             hopyard_runtime::failpoint!("executor.claim.before_rpc");
             match rpc::call::<_, ClaimReply>(&self.ctx.bus, Verb::Claim, &claim).await {
                 Ok(reply) => {
@@ -92,7 +92,7 @@ impl Executor {
                     self.live.note_claim();
                     instruments::claims().with_label_values(&[if reply.grants.is_empty() { "empty" } else { "granted" }]).inc();
                     for grant in reply.grants {
-                        if let Some(live) = self.live.enter(&grant, sent) {
+                        if let Some(live) = self.live.enter(&grant, began) {
                             attempt::start(self, grant, live);
                         }
                     }

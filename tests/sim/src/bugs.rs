@@ -70,6 +70,7 @@ bugs! {
     CommandAckedEarly = "a command is acknowledged before it is handed over",
     // The executor.
     AgeFromAnswer = "the age of a lease counts from the answer, not from the question",
+    AgeFromLastTry = "the age of a lease counts from the last try of a claim, though the first may have been granted",
     NoFreeze = "a process goes on when its lease is not renewed",
     RefusalIgnored = "a process goes on when its renewal is refused",
     KillIgnored = "an executor does not end what it is told to end",

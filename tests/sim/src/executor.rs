@@ -208,7 +208,8 @@ impl Executor {
         };
         let began = world.now();
         loop {
-            let sent = world.now();
+            // Repeats get the leases of the first try, which are as old as that.
+            let sent = if world.has(Bug::AgeFromLastTry) { world.now() } else { began };
             match world.bus.call(self.process, Request::Claim(claim.clone())).await {
                 Ok(Answer::Claim(reply)) => {
                     let sent = if world.has(Bug::AgeFromAnswer) { world.now() } else { sent };

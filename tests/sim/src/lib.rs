@@ -62,7 +62,10 @@ pub fn live(seed: u64, bug: Option<Bug>, trace: bool) -> Outcome {
     let ended = run_until(&world, bounds.all_ended(&world), ending::all_ended);
     let clean = ended && run_until(&world, bounds.all_clean(), |world| ending::all_ended(world) && ending::all_clean(world));
     let mut checks = std::mem::take(&mut *world.checks.borrow_mut());
-    checks.at_the_end(&world, ended, clean);
+    // What went wrong first says most.
+    if checks.violations().is_empty() {
+        checks.at_the_end(&world, ended, clean);
+    }
     let mut faults = world.fate.faults();
     faults.extend(world.store.faults());
     let outcome = Outcome {
@@ -79,15 +82,19 @@ pub fn live(seed: u64, bug: Option<Bug>, trace: bool) -> Outcome {
     outcome
 }
 
+fn has_failed(world: &World) -> bool {
+    !world.checks.borrow().violations().is_empty()
+}
+
 fn run(world: &World, until: Micros) {
-    world.clock.run(until, |at| world.store.set_clock(world::instant(at)), || false);
+    world.clock.run(until, |at| world.store.set_clock(world::instant(at)), || has_failed(world));
 }
 
 /// Runs on, second by second, for at most `most`; says whether it is `done`.
 fn run_until(world: &World, most: Micros, done: impl Fn(&World) -> bool) -> bool {
     let end = world.now() + most;
     while !done(world) {
-        if world.now() >= end {
+        if world.now() >= end || has_failed(world) {
             return false;
         }
         run(world, world.now() + S);

@@ -25,6 +25,8 @@ impl Round<'_> {
         for (namespace, key, row) in &self.writes.keys {
             known.keys.insert((namespace.clone(), key.clone()), row.clone());
         }
+        // So are cancels that came before their runs, in the very same batch.
+        known.tombstones.extend(self.writes.tombstones.iter().cloned());
         let mut reply = AcceptReply { submissions: Vec::with_capacity(accept.submissions.len()) };
         for submission in &accept.submissions {
             reply.submissions.push(self.one_submission(&mut known, submission).await?);

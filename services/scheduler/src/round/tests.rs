@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hopyard_contract::duration::Span;
-use hopyard_contract::message::{Claim, ClaimReply, KillRun, NewRun, PutDefinition, Report, Reports, WorkspacesQuery};
+use hopyard_contract::message::{
+    Accept, Claim, ClaimReply, KillReply, KillRun, NewRun, PutDefinition, Report, Reports, Submission, SubmissionItem, WorkspacesQuery,
+};
 use hopyard_contract::plan::Plan;
 use hopyard_contract::status::{AttemptStatus, FailureCode, RunStatus};
 use hopyard_store::Store;
@@ -201,4 +203,26 @@ async fn work_of_a_lost_attempt_is_kept_even_if_its_start_was_never_heard() {
     let committed = transact(&bench.desk(&decide), &[&workspaces], false, Vec::new()).await.unwrap();
     let Answer::Workspaces(reply) = &committed.answers[0].answer else { panic!("workspaces were asked for") };
     assert_eq!(reply.reclaimable[0].lost, [grant.attempt], "the janitor keeps its work before the directory goes");
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_before_its_run_in_the_same_batch_wins() {
+    let bench = Bench::new().await;
+    let run = id(1, 0);
+    let plan = bench.plans["queue"].clone();
+    let new = NewRun {
+        run_id: run,
+        request: serde_json::from_value(json!({"inputs": {"to": "x"}})).unwrap(),
+        workflow: plan.name.clone(),
+        definition_hash: "queue".to_owned(),
+        plan_hash: plan.hash(),
+        request_hash: "r".to_owned(),
+        traceparent: None,
+    };
+    let items = vec![SubmissionItem::Run(Box::new(new))];
+    let submission = Submission { namespace: bench.namespace.clone(), receipt: None, received_at: Utc::now(), items };
+    let accept = Request::Accept(Accept { submissions: vec![submission] });
+    let committed = transact(&bench.desk(&decide), &[&kill(run), &accept], false, Vec::new()).await.unwrap();
+    assert!(matches!(committed.answers[0].answer, Answer::Kill(KillReply::Tombstone)));
+    assert_eq!(bench.state(run).await.run.status, RunStatus::Killed);
 }

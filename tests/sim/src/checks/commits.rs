@@ -137,6 +137,7 @@ impl Checks {
         let id = AttemptId { run: next.run.id, step: attempt.step.clone(), n: attempt.n };
         let live = next.attempts.iter().filter(|a| a.step == attempt.step && !a.status.is_final()).count();
         self.hold(world, live <= 1, "I2 one lease at a time", || format!("{live} of the step of {id} are live"));
+        self.hold(world, attempt.n <= 100, "I15 attempts are bounded", || format!("{id} is one too many"));
         self.look_at_retry(world, next, attempt);
         let old = before.and_then(|before| before.steps.iter().find(|step| step.id == attempt.step));
         if let Some(bound) = old.and_then(|step| step.bound_to.as_ref()) {

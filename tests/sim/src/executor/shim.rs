@@ -67,10 +67,11 @@ async fn watch(world: &World, process: &StepProcess, lasts: Micros, code: i32, l
     let mut to_do = lasts;
     let mut freeze_at = clock.now() + left - lease / 3;
     let mut kill_at = Micros::MAX;
+    let mut quarantine_at = Micros::MAX;
     loop {
         let now = clock.now();
         let frozen = process.frozen.get();
-        let next = if frozen { kill_at } else { (now + to_do).min(freeze_at).min(kill_at) };
+        let next = if frozen { kill_at.min(quarantine_at) } else { (now + to_do).min(freeze_at).min(kill_at) };
         let heard = either(process.control.recv(), clock.sleep((next - now).min(3600 * S))).await;
         if !frozen {
             to_do -= clock.now() - now;
@@ -80,7 +81,7 @@ async fn watch(world: &World, process: &StepProcess, lasts: Micros, code: i32, l
                 freeze_at = clock.now() + left - lease / 3;
                 if process.frozen.get() && freeze_at > clock.now() {
                     process.frozen.set(false);
-                    kill_at = Micros::MAX;
+                    quarantine_at = Micros::MAX;
                     world.checks.borrow_mut().process_runs(world, process);
                 }
             }
@@ -92,7 +93,7 @@ async fn watch(world: &World, process: &StepProcess, lasts: Micros, code: i32, l
             First::Right(()) => {}
         }
         let now = clock.now();
-        if now >= kill_at {
+        if now >= kill_at.min(quarantine_at) {
             return Exit::Ended;
         }
         if !process.frozen.get() && to_do <= 0 {
@@ -101,7 +102,7 @@ async fn watch(world: &World, process: &StepProcess, lasts: Micros, code: i32, l
         if !process.frozen.get() && now >= freeze_at && !world.has(Bug::NoFreeze) {
             world.note("frozen", u64::from(process.attempt.n), || process.attempt.to_string());
             process.frozen.set(true);
-            kill_at = kill_at.min(now + QUARANTINE);
+            quarantine_at = now + QUARANTINE;
         } else if now >= freeze_at {
             freeze_at = Micros::MAX;
         }
