@@ -1,5 +1,5 @@
 # Every recipe is one line; `scripts/bootstrap` says where the servers are that Hopyard starts for itself.
-.PHONY: demo dev test check sim chaos schemathesis bench clean
+.PHONY: demo dev test check sim chaos crash schemathesis bench clean
 
 demo: ## One real run on this checkout, end to end, then everything is gone but its data
 	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && exec cargo run --locked -- demo
@@ -12,9 +12,11 @@ check: ## Format, lints, documentation
 schemathesis: ## Requests made from the OpenAPI document, against a private stack; by hand EXAMPLES=2000 SECONDS_AT_MOST=36000
 	@programs=$$(scripts/bootstrap schemathesis) && set -a && eval "$$programs" && exec scripts/schemathesis $(EXAMPLES)
 chaos: ## Clients go on while everything fails: make chaos SECONDS=600 SEED=7 STORE=postgres
-	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && HOPYARD_CHAOS_SECONDS=$(or $(SECONDS),120) HOPYARD_CHAOS_SEED=$(or $(SEED),7) HOPYARD_CHAOS_STORE=$(or $(STORE),sqlite) exec scripts/with-volumes cargo test --locked -p hopyard --test it nothing_promised_is_lost_in_a_storm -- --nocapture
+	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && HOPYARD_CHAOS_SECONDS=$(or $(SECONDS),120) HOPYARD_CHAOS_SEED=$(or $(SEED),7) HOPYARD_CHAOS_STORE=$(or $(STORE),sqlite) exec scripts/with-volumes cargo test --locked -p hopyard --features chaos --test it nothing_promised_is_lost_in_a_storm -- --nocapture
 sim: ## Simulated worlds for SECONDS (60), or the one world of SEED
 	@cargo test --workspace --locked --test sim -- --seconds=$(if $(filter command,$(origin SECONDS)),$(SECONDS),60) $(if $(filter command,$(origin SEED)),--seed=$(SEED))
+crash: ## Every service crashes at each of its failpoints, on both engines
+	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && exec cargo test --locked -p hopyard --features chaos --test it every_service_may_die_at_every_point -- --nocapture
 bench: ## Latency from submission to the first instruction, on an optimised build
 	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && exec cargo run --release --locked -- bench latency
 clean: ## Build output and the data of dev and demo; unpacked tools stay

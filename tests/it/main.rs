@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "an executable exports nothing; `pub` marks what a module of it offers to the others")]
 #![expect(clippy::unwrap_used, reason = "the parts that tests share may fail a test as the tests themselves may")]
+#![cfg_attr(not(feature = "chaos"), allow(dead_code, reason = "some of the harness is for `make chaos` alone"))]
 
 mod harness;
 
@@ -11,10 +12,12 @@ mod decoders;
 mod decoders_of_the_door;
 
 mod bad_input;
+#[cfg(feature = "chaos")]
 mod chaos;
 mod cli;
 mod corpus;
 #[cfg(debug_assertions)]
+#[cfg(feature = "chaos")]
 mod crash_points;
 mod crashes;
 mod doors;

@@ -164,10 +164,11 @@ async fn on_submit(door: &Door, delivery: &Delivery, namespace: Name) -> Step {
     refused(delivery, origin.namespace, errors)
 }
 
-/// A submission that a door has prepared before; its run ids are taken as they are.
+/// A submission that a door has prepared before; its run ids are taken as they are. It gets a receipt as every message does,
+/// so that an audit can tell a settled message from a lost one.
 async fn on_accept(door: &Door, delivery: &Delivery, namespace: &Name) -> Step {
     match serde_json::from_slice::<Submission>(&delivery.body) {
-        Ok(submission) if submission.namespace == *namespace => Step::HandOver(submission),
+        Ok(submission) if submission.namespace == *namespace => Step::HandOver(Submission { receipt: Some(head(delivery)), ..submission }),
         Ok(_) => done(set_aside(door, delivery, "foreign_namespace", "the namespace in the body is not the one of the subject").await),
         Err(error) => done(set_aside(door, delivery, "undecodable", &error.to_string()).await),
     }

@@ -20,7 +20,7 @@ use crate::request::Request;
 /// Most reports messages in one batch.
 const BATCH: usize = 256;
 /// Definitions that are being stored at once: each is a transaction of its own.
-const STORING: usize = 64;
+const STORING: usize = 512;
 /// Name of the set of them on `/metrics`.
 const DEFINITIONS: &str = "definitions";
 

@@ -73,6 +73,7 @@ pub(crate) async fn check(audit: &dyn AuditReader, dirs: &[PathBuf], scope: &Sco
 
 fn list(dir: &Path) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
+    let mut sessions: BTreeMap<String, String> = BTreeMap::new();
     for executor in entries(&dir.join("workspaces"))? {
         for path in entries(&executor)?.into_iter().filter(|path| path.is_dir()) {
             found.push(Found { thing: Thing::Workspace, name: name(&path), path });
@@ -82,13 +83,16 @@ fn list(dir: &Path) -> io::Result<Vec<Found>> {
         for path in entries(&executor)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "json")) {
             let record: serde_json::Value = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
             if let Some(owner) = record.get("owner").and_then(serde_json::Value::as_str) {
+                // The entry in the mirror is named after the session's directory.
+                sessions.insert(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(), owner.to_owned());
                 found.push(Found { thing: Thing::Session, name: owner.to_owned(), path });
             }
         }
     }
     for mirror in entries(&dir.join("mirrors"))? {
         for path in entries(&mirror.join("worktrees"))? {
-            found.push(Found { thing: Thing::Entry, name: name(&path), path });
+            let owner = sessions.get(&name(&path)).cloned().unwrap_or_else(|| name(&path));
+            found.push(Found { thing: Thing::Entry, name: owner, path });
         }
     }
     for executor in entries(&dir.join("spool"))? {
