@@ -16,7 +16,12 @@ use crate::harness::wait::{eventually, holds};
 use crate::harness::{Harness, Setup, http};
 
 /// Lease of these stacks; a pause is longer than it.
-const LEASE: Duration = Duration::from_secs(3);
+const LEASE: Duration = Duration::from_secs(6);
+
+/// Stacks whose lease leaves room for a machine that is busy with other tests.
+fn slow() -> Setup {
+    Setup { lease: "6s", renew: "1s", ..Setup::default() }
+}
 
 /// A script that counts in a file until a gate opens, and tells of a second process of its step.
 fn counting(dir: &Path) -> String {
@@ -98,7 +103,7 @@ fn signal(pid: u32, signal: Signal) {
 /// Covers I9: a bus that stands still keeps its connections open; nobody judges a lease by its silence.
 #[tokio::test]
 async fn a_stopped_bus_ends_no_step() {
-    let mut harness = Harness::start(Setup::default()).await;
+    let mut harness = Harness::start(slow()).await;
     let dir = harness.dir().to_owned();
     let run = counting_run(&harness, &dir).await;
     let bus = harness.nats.pid().unwrap();
@@ -116,7 +121,7 @@ async fn a_stopped_bus_ends_no_step() {
 /// Covers I9: the same for a bus that is gone and comes back.
 #[tokio::test]
 async fn a_bus_that_is_away_for_longer_than_a_lease_ends_no_step() {
-    let mut harness = Harness::start(Setup::default()).await;
+    let mut harness = Harness::start(slow()).await;
     let dir = harness.dir().to_owned();
     let run = counting_run(&harness, &dir).await;
     harness.nats.kill().await.unwrap();
@@ -130,7 +135,7 @@ async fn a_bus_that_is_away_for_longer_than_a_lease_ends_no_step() {
 /// Covers I1: a scheduler that was stopped finds every lease overdue when it goes on, and judges none by its own pause.
 #[tokio::test]
 async fn a_scheduler_that_pauses_for_longer_than_a_lease_ends_no_step() {
-    let mut harness = Harness::start(Setup::default()).await;
+    let mut harness = Harness::start(slow()).await;
     let dir = harness.dir().to_owned();
     let run = counting_run(&harness, &dir).await;
     harness.freeze("scheduler-1");
@@ -144,7 +149,7 @@ async fn a_scheduler_that_pauses_for_longer_than_a_lease_ends_no_step() {
 /// Covers C2, I1: the same for a scheduler that was killed and started again.
 #[tokio::test]
 async fn a_scheduler_that_is_away_for_longer_than_a_lease_ends_no_step() {
-    let mut harness = Harness::start(Setup::default()).await;
+    let mut harness = Harness::start(slow()).await;
     let dir = harness.dir().to_owned();
     let run = counting_run(&harness, &dir).await;
     harness.kill9("scheduler-1").await;
@@ -158,7 +163,7 @@ async fn a_scheduler_that_is_away_for_longer_than_a_lease_ends_no_step() {
 async fn on_own_postgres() -> (Harness, PostgresServer) {
     let server = postgres::server().await;
     let url = postgres::new_database(&server).await;
-    (Harness::start(Setup { own_store: Some(url), ..Setup::default() }).await, server)
+    (Harness::start(Setup { own_store: Some(url), ..slow() }).await, server)
 }
 
 /// The database server and its processes.
@@ -201,7 +206,7 @@ async fn a_database_that_is_away_for_longer_than_a_lease_ends_no_step() {
 #[tokio::test]
 async fn a_step_is_quarantined_when_its_lease_stays_away() {
     let settings = vec![("FREEZE_LIMIT", "3s".to_owned())];
-    let mut harness = Harness::start(Setup { settings, ..Setup::default() }).await;
+    let mut harness = Harness::start(Setup { settings, ..slow() }).await;
     let dir = harness.dir().to_owned();
     let repo = harness.repo(&[&[("a", "1\n")]]);
     let script = format!("echo $HOPYARD_ATTEMPT > work\n{}", counting(&dir));
@@ -235,7 +240,7 @@ async fn a_step_is_quarantined_when_its_lease_stays_away() {
 /// Covers B3, I2: an executor that was stopped past its lease comes back; what it lost is ended before it starts anew.
 #[tokio::test]
 async fn an_executor_that_comes_back_ends_what_it_lost_before_it_begins_anew() {
-    let mut harness = Harness::start(Setup::default()).await;
+    let mut harness = Harness::start(slow()).await;
     let dir = harness.dir().to_owned();
     let repo = harness.repo(&[&[("a", "1\n")]]);
     let run = harness.submit(on_repo(&repo, json!([{ "id": "one", "shell": counting(&dir) }]))).await;

@@ -1,7 +1,7 @@
 //! Bugs planted on purpose, one at a time: each has to be caught, or an invariant is missing.
 //!
 //! They sit at the seams: around the decision, in the store, and in the models of the other processes, where each asks
-//! [`crate::world::World::has`].
+//! `World::has`.
 
 pub(crate) mod decision;
 
