@@ -198,13 +198,6 @@ async fn a_rolling_restart_under_load_fails_no_run_and_refuses_no_client() {
     restart_in_order(two, &order).await;
 }
 
-/// Covers I1, I3: the same where there is one scheduler; while it is away the bus keeps what comes.
-#[tokio::test]
-async fn a_restart_of_the_only_scheduler_refuses_no_client() {
-    let one = Setup { doors: 2, executors: 2, hosts: 2, ..Setup::default() };
-    restart_in_order(one, &["scheduler-1", "executor-1", "ingest-1", "scheduler-1", "executor-2", "ingest-2"]).await;
-}
-
 /// Restarts services one after the other while clients submit and follow.
 async fn restart_in_order(setup: Setup, order: &[&str]) {
     const CLIENTS: usize = 6;
