@@ -26,7 +26,7 @@ fn number(name: &str) -> Option<u64> {
     process_env(name)?.parse().ok()
 }
 
-/// Covers I1 to I9: a short storm in every run of the tests; `make chaos` makes it as long as wanted, on either engine.
+/// Covers I1 to I9: a storm run by hand; `make chaos` makes it as long as wanted, on either engine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_promised_is_lost_in_a_storm() {
     let engine = if process_env("HOPYARD_CHAOS_STORE").as_deref() == Some("postgres") { Engine::Postgres } else { Engine::Sqlite };
