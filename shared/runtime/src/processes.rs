@@ -71,11 +71,11 @@ fn parse_stat(pid: i32, stat: &str) -> Option<Process> {
     Some(Process { pid, parent: number()?, group: number()?, session: number()?, zombie: matches!(state, 'Z' | 'X'), state })
 }
 
-/// Living descendants of `root`, itself not among them.
+/// Descendants of `root`, the dead among them that were not reaped yet; itself is not.
 pub fn descendants(all: &[Process], root: i32) -> Vec<Process> {
     let mut tree = HashSet::from([root]);
     grow(all, &mut tree);
-    all.iter().filter(|process| process.pid != root && !process.zombie && tree.contains(&process.pid)).copied().collect()
+    all.iter().filter(|process| process.pid != root && tree.contains(&process.pid)).copied().collect()
 }
 
 /// Adds the descendants of everything in `tree`.
@@ -103,10 +103,13 @@ fn grow(all: &[Process], tree: &mut HashSet<i32>) {
 pub fn kill_marked(attempt: &str, session: Option<i32>) -> io::Result<Swept> {
     let began = BootInstant::now();
     let mut seen = HashSet::new();
+    let mut empty_looks = 0;
     loop {
         let alive = marked(&all()?, attempt, session);
         seen.extend(alive.iter().map(|process| process.pid));
-        if alive.is_empty() || began.elapsed() >= GONE_WITHIN {
+        // One look may miss a child that was started during it by a parent that has ended since.
+        empty_looks = if alive.is_empty() { empty_looks + 1 } else { 0 };
+        if empty_looks == 2 || began.elapsed() >= GONE_WITHIN {
             let alive: Vec<_> = alive.iter().map(|process| process.pid).collect();
             return Ok(Swept { killed: seen.len() - alive.len(), alive });
         }
@@ -172,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn descendants_are_found_in_any_order_and_without_the_dead() {
+    fn descendants_are_found_in_any_order_and_with_the_dead() {
         let dead = Process { zombie: true, ..process(13, 10) };
         let all = [process(12, 11), process(11, 10), dead, process(14, 13), process(10, 1), process(20, 1)];
         let mut found: Vec<_> = descendants(&all, 10).iter().map(|process| process.pid).collect();
         found.sort_unstable();
-        assert_eq!(found, [11, 12, 14]);
+        assert_eq!(found, [11, 12, 13, 14]);
     }
 
     #[test]

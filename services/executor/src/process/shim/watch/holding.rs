@@ -1,9 +1,11 @@
 //! The part of the watch that holds the tree still while its lease is overdue, and lets it go on.
 //!
-//! A cgroup of its own is frozen as a whole. What is in none is stopped process by process, parents first, until a look
-//! finds nothing that runs: a parent that is stopped cannot fork, and one that forked in between shows in the next look.
+//! A cgroup of its own is frozen as a whole. What is in none is stopped process by process, parents first, until two looks
+//! in a row find nothing that runs and nothing that ended meanwhile: a parent that is stopped cannot fork, and one that
+//! forked during a look has left a child for the next, which a single look may miss if the parent is gone by then. Nothing
+//! is reaped between the looks, so what ended shows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,6 +19,8 @@ use hopyard_runtime::clock::BootInstant;
 
 /// Looks at a tree in a row before the pipes and the executor have their turn.
 const LOOKS: usize = 32;
+/// Looks in a row after which a tree is held to be still.
+const CALM: usize = 2;
 
 impl Watch<'_> {
     /// The one place that decides what happens to a step whose lease may be lost.
@@ -65,10 +69,14 @@ impl Watch<'_> {
     fn hold_still(&mut self) -> bool {
         let frozen = self.running.cgroup.as_ref().filter(|group| group.freeze(true).is_ok());
         let inside = frozen.map(|group| group.members()).unwrap_or_default();
+        let (mut ended, mut calm) = (None, 0);
         for _ in 0..LOOKS {
-            let tree = self.tree();
+            let (dead, tree): (Vec<_>, Vec<_>) = self.tree_with_dead().into_iter().partition(|process| process.zombie);
             let mut running: Vec<_> = tree.iter().filter(|process| !inside.contains(&process.pid) && !self.is_still(process)).collect();
-            if running.is_empty() {
+            let dead: HashSet<i32> = dead.iter().map(|process| process.pid).collect();
+            calm = if running.is_empty() && ended.as_ref().is_none_or(|before| *before == dead) { calm + 1 } else { 0 };
+            ended = Some(dead);
+            if calm == CALM {
                 return self.running.cgroup.as_ref().is_none_or(|group| inside.is_empty() || group.is_frozen());
             }
             let parents: HashMap<i32, i32> = tree.iter().map(|process| (process.pid, process.parent)).collect();

@@ -103,7 +103,13 @@ impl Watch<'_> {
         }
     }
 
+    /// What lives of the step.
     pub(super) fn tree(&self) -> Vec<tree::Process> {
+        self.tree_with_dead().into_iter().filter(|process| !process.zombie).collect()
+    }
+
+    /// What is there of the step, with what ended and was not reaped yet.
+    pub(super) fn tree_with_dead(&self) -> Vec<tree::Process> {
         match tree::all() {
             Ok(all) => tree::descendants(&all, getpid().as_raw()),
             // Without /proc only the command's own group is known.
