@@ -89,7 +89,7 @@ fn list(dir: &Path) -> io::Result<Vec<Found>> {
             }
         }
     }
-    for mirror in entries(&dir.join("mirrors"))? {
+    for mirror in mirrors(&dir.join("mirrors"))? {
         for path in entries(&mirror.join("worktrees"))? {
             let owner = sessions.get(&name(&path)).cloned().unwrap_or_else(|| name(&path));
             found.push(Found { thing: Thing::Entry, name: owner, path });
@@ -98,6 +98,19 @@ fn list(dir: &Path) -> io::Result<Vec<Found>> {
     for executor in entries(&dir.join("spool"))? {
         for path in entries(&executor)?.into_iter().filter(|path| path.is_dir()) {
             found.push(Found { thing: Thing::Spool, name: name(&path), path });
+        }
+    }
+    Ok(found)
+}
+
+/// Bare repositories below a directory, at any depth.
+fn mirrors(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let (mut found, mut open) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(dir) = open.pop() {
+        if dir.join("HEAD").is_file() && dir.join("objects").is_dir() {
+            found.push(dir);
+        } else if dir.is_dir() {
+            open.extend(entries(&dir)?);
         }
     }
     Ok(found)
