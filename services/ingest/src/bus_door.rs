@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use chrono::Utc;
 use futures::StreamExt as _;
-use hopyard_contract::message::{DeadLetter, KillReply, MESSAGE_VERSION, ReceiptHead, Submission, SubmissionItem};
+use hopyard_contract::message::{KillReply, ReceiptHead, Submission, SubmissionItem};
 use hopyard_contract::subject::{self, Command};
 use hopyard_contract::submit::{MAX_BUS_BODY, Verdict};
 use hopyard_contract::{FieldError, Name, json, topology};
@@ -18,7 +16,7 @@ use crate::accept::batch::Unanswered;
 use crate::accept::request::{self, Form};
 use crate::accept::{self, Key, Origin, Unprepared};
 use crate::door::Door;
-use crate::instruments::{cancels, dead_letters};
+use crate::instruments::cancels;
 use crate::kill;
 
 pub mod immediate;
@@ -237,37 +235,11 @@ fn key_of(header: impl Fn(&str) -> Option<String>) -> Option<Key> {
     header(HEADER_KEY).map(Key::Explicit).or_else(|| header(HEADER_MSG_ID).map(Key::Hint))
 }
 
-/// Puts a message aside with its reason and bytes; a repeat within the window of the stream is stored once.
+/// Puts a message aside with its reason and bytes.
 async fn set_aside(door: &Door, delivery: &Delivery, code: &str, detail: &str) -> Result<(), String> {
-    let stream = topology::CMD.name;
-    let room = door.batcher.room() / 4 * 3;
-    let kept = &delivery.body[..delivery.body.len().min(room)];
-    let cut = if kept.len() < delivery.body.len() {
-        format!(" (the first {} of {} bytes are kept)", kept.len(), delivery.body.len())
-    } else {
-        String::new()
-    };
-    let letter = DeadLetter {
-        v: MESSAGE_VERSION,
-        stream: stream.to_owned(),
-        subject: delivery.subject.clone(),
-        seq: delivery.sequence,
-        code: code.to_owned(),
-        detail: format!("{}{cut}", detail.chars().take(2000).collect::<String>()),
-        attempts: delivery.deliveries,
-        body: base64::engine::general_purpose::STANDARD.encode(kept),
-        at: Utc::now(),
-    };
-    let id = format!("{stream}:{}:{}", delivery.sequence, delivery.time_ns());
-    door.bus
-        .publish(&subject::dlq(stream), Some(&id), None, encode(&letter))
-        .await
-        .stored()
-        .await
-        .map_err(|e| format!("the dead letter could not be stored: {e}"))?;
+    let stored = hopyard_runtime::dead_letters::set_aside(&door.bus, delivery, code, detail).await;
+    stored.map_err(|e| format!("the dead letter could not be stored: {e}"))?;
     hopyard_runtime::failpoint!("ingest.dead_letter.stored");
-    dead_letters().with_label_values(&[stream, code]).inc();
-    tracing::warn!(subject = delivery.subject, sequence = delivery.sequence, code, detail, "a command was set aside");
     Ok(())
 }
 

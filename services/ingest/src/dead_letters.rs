@@ -1,5 +1,7 @@
 //! Dead letters by HTTP, the writing half: send one again, or drop it.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
@@ -10,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hopyard_contract::message::DeadLetter;
 use hopyard_contract::topology;
-use hopyard_runtime::bus::PublishError;
+use hopyard_runtime::bus::{HEADER_MSG_ID, PublishError};
 use hopyard_runtime::stored;
 use serde_json::json;
 
@@ -42,8 +44,7 @@ pub fn routes() -> Vec<Route> {
 async fn on_requeue(State(door): State<Door>, namespace: Namespace, Path(id): Path<String>) -> Answer {
     let (_, letter) = find(&door, &namespace.name, &id).await?;
     let body = original(&letter)?;
-    let mark = mark(&letter);
-    let sent = door.bus.publish(&letter.subject, Some(&mark), None, body).await.stored().await;
+    let sent = door.bus.publish_with(&letter.subject, &headers(&letter), body).await;
     match sent {
         Ok(_) => {
             instruments::dead_letters_handled().with_label_values(&["requeued"]).inc();
@@ -73,10 +74,21 @@ fn mark(letter: &DeadLetter) -> String {
     format!("requeue:{}:{}", letter.stream, letter.seq)
 }
 
+/// The message's own headers; one without an id gets the mark for it.
+fn headers(letter: &DeadLetter) -> BTreeMap<String, String> {
+    // What the server says about a message is not the sender's.
+    let own = letter.headers.iter().filter(|(name, _)| !name.starts_with("Nats-") || name.eq_ignore_ascii_case(HEADER_MSG_ID));
+    let mut headers: BTreeMap<String, String> = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+    if !headers.keys().any(|name| name.eq_ignore_ascii_case(HEADER_MSG_ID)) {
+        headers.insert(HEADER_MSG_ID.to_owned(), mark(letter));
+    }
+    headers
+}
+
 /// The bytes that were set aside.
 ///
 /// # Errors
-/// 409 `not_requeueable`.
+/// 409 `not_requeueable`, or `cut` when only a part of them was kept.
 fn original(letter: &DeadLetter) -> Answer<Bytes> {
     let refuse = |why: &str| Refusal::new(409, "not_requeueable", format!("this dead letter cannot be sent again: {why}"));
     // Anybody with rights on the bus can write a letter; only what one of the two streams would keep anyway is sent.
@@ -84,6 +96,9 @@ fn original(letter: &DeadLetter) -> Answer<Bytes> {
     let stream = stream.ok_or_else(|| refuse("it comes from no stream that is read again"))?;
     if !stream.subjects.iter().any(|pattern| covers(pattern, &letter.subject)) {
         return Err(refuse("its subject is none of its stream"));
+    }
+    if let Some(whole) = letter.cut_from {
+        return Err(Refusal::new(409, "cut", format!("only the beginning of the {whole} bytes was kept, so they cannot be sent again")));
     }
     STANDARD.decode(&letter.body).map(Bytes::from).map_err(|_| refuse("its body cannot be read"))
 }
@@ -114,6 +129,9 @@ mod tests {
             code: "json_syntax".to_owned(),
             detail: "no JSON".to_owned(),
             attempts: 1,
+            headers: Default::default(),
+            cut_from: None,
+            first_at: None,
             body: body.to_owned(),
             at: chrono::DateTime::UNIX_EPOCH,
         }
@@ -127,6 +145,23 @@ mod tests {
             assert_eq!(mark(&letter), "requeue:HOPYARD_CMD:7");
         }
         assert!(original(&letter("HOPYARD_RESULT", "hopyard.result.executor-1", "e30=")).is_ok());
+    }
+
+    #[test]
+    fn a_letter_keeps_its_own_headers_and_id() {
+        let mut letter = letter("HOPYARD_CMD", "hopyard.cmd.submit.team", "e30=");
+        assert_eq!(headers(&letter), BTreeMap::from([(HEADER_MSG_ID.to_owned(), mark(&letter))]));
+        let own = [("Hopyard-Idempotency-Key", "k"), ("nats-msg-id", "m"), ("Nats-Expected-Stream", "S")];
+        letter.headers = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let names: Vec<String> = headers(&letter).into_keys().collect();
+        assert_eq!(names, ["Hopyard-Idempotency-Key", "nats-msg-id"]);
+    }
+
+    #[test]
+    fn a_letter_of_which_a_part_is_kept_cannot_be_sent_again() {
+        let cut = DeadLetter { cut_from: Some(900_000), ..letter("HOPYARD_CMD", "hopyard.cmd.submit.team", "e30=") };
+        let refusal = original(&cut).unwrap_err();
+        assert_eq!((refusal.0.status, refusal.0.code.as_str()), (409, "cut"));
     }
 
     #[test]

@@ -36,12 +36,6 @@ pub fn cancels() -> &'static IntCounterVec {
     CELL.get_or_init(|| counter("hopyard_cancels_total", "Cancel requests by door and outcome.", &["door", "outcome"]))
 }
 
-/// Messages set aside by stream and code.
-pub fn dead_letters() -> &'static IntCounterVec {
-    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
-    CELL.get_or_init(|| counter("hopyard_dead_letters_total", "Messages that were set aside, by stream and code.", &["stream", "code"]))
-}
-
 /// Dead letters that somebody took care of, by what was done.
 pub fn dead_letters_handled() -> &'static IntCounterVec {
     static CELL: OnceLock<IntCounterVec> = OnceLock::new();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hopyard_contract::message::{Drain, PutDefinition, RpcError, SchedulerStatus, StatusQuery};
+use hopyard_contract::message::{Drain, MESSAGE_VERSION, PutDefinition, RpcError, SchedulerStatus, StatusQuery};
 use hopyard_contract::subject::{self, Verb};
 use hopyard_contract::topology;
 use hopyard_runtime::consume::Consumer;
@@ -91,6 +91,10 @@ pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox,
             hopyard_runtime::failpoint!("scheduler.reports.taken");
             for delivery in batch {
                 match reports::read(&bus, &delivery).await {
+                    Ok(Some(body)) if body.v > MESSAGE_VERSION => {
+                        let detail = format!("the message has version {}, this build reads {MESSAGE_VERSION}", body.v);
+                        reports::set_aside(&bus, &delivery, "unknown_version", &detail).await;
+                    }
                     Ok(Some(body)) => {
                         if inbox.send(Work { request: Request::Reports(body), from: From::Stream(Box::new(delivery)) }).await.is_err() {
                             return Ok(());

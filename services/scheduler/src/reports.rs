@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use chrono::Utc;
-use hopyard_contract::message::{DeadLetter, Report, Reports};
-use hopyard_contract::{Name, subject, topology};
-use hopyard_runtime::Bus;
+use hopyard_contract::Name;
+use hopyard_contract::message::{Report, Reports};
 use hopyard_runtime::bus::encode;
 use hopyard_runtime::consume::Delivery;
+use hopyard_runtime::{Bus, dead_letters};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -32,8 +30,7 @@ pub(crate) async fn read(bus: &Bus, delivery: &Delivery) -> serde_json::Result<O
             Ok(report) => known.push(report),
             Err(error) => {
                 let alone = encode(&Loose { v, from: from.clone(), reports: vec![report] });
-                let letter = letter(delivery, "undecodable", &error.to_string(), &alone);
-                if !store(bus, delivery, &letter, &format!(":{index}")).await {
+                if !store(bus, delivery, &alone, &format!(":{index}"), "undecodable", &error.to_string()).await {
                     return Ok(None);
                 }
             }
@@ -44,39 +41,15 @@ pub(crate) async fn read(bus: &Bus, delivery: &Delivery) -> serde_json::Result<O
 
 /// Sets a message aside as a dead letter and acknowledges it once that is stored.
 pub(crate) async fn set_aside(bus: &Bus, delivery: &Delivery, code: &str, detail: &str) {
-    if store(bus, delivery, &letter(delivery, code, detail, &delivery.body), "").await {
+    if store(bus, delivery, &delivery.body, "", code, detail).await {
         delivery.ack().await;
     }
 }
 
-fn letter(delivery: &Delivery, code: &str, detail: &str, body: &[u8]) -> DeadLetter {
-    DeadLetter {
-        v: 1,
-        stream: topology::RESULT.name.to_owned(),
-        subject: delivery.subject.clone(),
-        seq: delivery.sequence,
-        code: code.to_owned(),
-        detail: detail.to_owned(),
-        attempts: delivery.deliveries,
-        body: base64::engine::general_purpose::STANDARD.encode(body),
-        at: Utc::now(),
-    }
-}
-
 /// Stores a dead letter; if that fails the message comes again.
-async fn store(bus: &Bus, delivery: &Delivery, letter: &DeadLetter, part: &str) -> bool {
-    let id = format!("{}:{}:{}{part}", topology::RESULT.name, delivery.sequence, delivery.time_ns());
-    match bus.publish_stored(&subject::dlq(topology::RESULT.name), Some(&id), encode(letter)).await {
-        Ok(_) => {
-            tracing::warn!(
-                code = letter.code,
-                detail = letter.detail,
-                subject = delivery.subject,
-                sequence = delivery.sequence,
-                "a message was set aside"
-            );
-            true
-        }
+async fn store(bus: &Bus, delivery: &Delivery, body: &[u8], part: &str, code: &str, detail: &str) -> bool {
+    match dead_letters::set_aside_part(bus, delivery, body, part, code, detail).await {
+        Ok(()) => true,
         Err(error) => {
             tracing::warn!(%error, "a dead letter could not be stored");
             delivery.later(Duration::from_secs(5)).await;

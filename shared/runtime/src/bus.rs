@@ -1,5 +1,6 @@
 //! The bus: connection, publishing, requests and plain subscriptions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -244,6 +245,21 @@ impl Bus {
             self.jetstream.publish_with_headers(subject.to_owned(), headers, body).await
         };
         Publishing(sent.map_err(publish_error))
+    }
+
+    /// Publishes to a stream with these headers and waits until it is stored.
+    ///
+    /// # Errors
+    /// [`PublishError`]; names or values that cannot be headers are refused.
+    pub async fn publish_with(&self, subject: &str, headers: &BTreeMap<String, String>, body: Bytes) -> Result<Stored, PublishError> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let refused = |what: &str| PublishError::Refused(format!("`{name}` is no {what} of a header"));
+            let known: async_nats::HeaderName = name.parse().map_err(|_| refused("name"))?;
+            let value: async_nats::HeaderValue = value.parse().map_err(|_| refused("value"))?;
+            map.insert(known, value);
+        }
+        Publishing(self.jetstream.publish_with_headers(subject.to_owned(), map, body).await.map_err(publish_error)).stored().await
     }
 
     /// Publishes to a stream and waits until it is stored.

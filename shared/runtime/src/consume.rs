@@ -1,5 +1,6 @@
 //! Durable consumers: messages in whatever batch is waiting, acknowledged by the caller after its commit.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
@@ -39,6 +40,17 @@ impl Delivery {
     /// A header, by name without regard to case.
     pub fn header(&self, name: &str) -> Option<String> {
         header(self.message.headers.as_ref(), name)
+    }
+
+    /// All headers, by name.
+    pub fn headers(&self) -> BTreeMap<String, String> {
+        let headers = self.message.headers.iter().flat_map(|h| h.iter());
+        headers.filter_map(|(name, values)| Some((name.to_string(), values.first()?.as_str().to_owned()))).collect()
+    }
+
+    /// The stream it came from.
+    pub fn stream(&self) -> &'static str {
+        self.stream
     }
 
     /// Stream time in nanoseconds.

@@ -11,6 +11,7 @@ pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod consume;
+pub mod dead_letters;
 pub mod disk;
 pub mod failpoint;
 pub mod follow;

@@ -168,7 +168,7 @@ pub async fn dlq(api: &Api, format: Format, command: &DlqCommand) -> Result<Exit
 
 /// A dead letter for people: its facts, an empty line, and its body as text or, if it is none, in base64.
 fn letter(value: &Value) -> String {
-    let rows: Vec<_> = ["id", "at", "stream", "subject", "seq", "attempts", "code", "detail"]
+    let rows: Vec<_> = ["id", "first_at", "at", "stream", "subject", "seq", "attempts", "code", "detail", "cut_from"]
         .into_iter()
         .map(|name| vec![name.to_owned(), output::clean(&field(value, &format!("/{name}")))])
         .collect();

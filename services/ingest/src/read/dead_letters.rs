@@ -109,6 +109,9 @@ mod tests {
             code: "json_syntax".to_owned(),
             detail: "no JSON".to_owned(),
             attempts: 1,
+            headers: Default::default(),
+            cut_from: None,
+            first_at: None,
             body: "e30=".to_owned(),
             at: chrono::DateTime::UNIX_EPOCH,
         }

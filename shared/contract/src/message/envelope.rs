@@ -1,5 +1,7 @@
 //! Envelopes: answers between services and dead letters.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,8 +23,18 @@ pub struct DeadLetter {
     pub detail: String,
     /// Deliveries so far.
     pub attempts: u64,
+    /// Headers of the message.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     /// The body in base64.
     pub body: String,
+    /// Length of the whole body if only its beginning is kept: such a letter cannot be sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_from: Option<u64>,
+    /// When its stream stored the message.
+    #[serde(with = "crate::time::maybe", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DateTime<Utc>>")]
+    pub first_at: Option<DateTime<Utc>>,
     /// When it was set aside.
     #[serde(with = "crate::time::instant")]
     #[schemars(with = "DateTime<Utc>")]
