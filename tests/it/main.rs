@@ -11,6 +11,7 @@ mod decoders;
 #[path = "../../fuzz/doors.rs"]
 mod decoders_of_the_door;
 
+mod audit;
 mod bad_input;
 #[cfg(feature = "chaos")]
 mod chaos;
