@@ -120,7 +120,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() { copy(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), target).unwrap()) }
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
@@ -140,9 +144,11 @@ fn change(run: Run) -> RunWrite {
 #[tokio::test]
 async fn whatever_is_planted_is_found_with_its_id() {
     let mut harness = Harness::start(Setup::default()).await;
-    let sound = harness.finish(on_repo_of(&mut harness)).await;
+    let repo = harness.repo(&[&[("a.txt", "1\n")]]);
+    let work = |script: &str| on_repo(&repo, json!([{ "id": "main", "shell": script }]));
+    let sound = harness.finish(work("echo 2 > a.txt")).await;
     let run: RunId = sound["id"].as_str().unwrap().parse().unwrap();
-    let open = harness.submit(shell("sleep 600")).await;
+    let open = harness.submit(work("sleep 600")).await;
     harness.wait_running(&open, "main").await;
     let dir = harness.dir().to_owned();
     copy(&dir.join("store"), &dir.join("copied"));
@@ -231,11 +237,6 @@ async fn whatever_is_planted_is_found_with_its_id() {
     harness.cancel(&open, json!({ "force": true })).await.expect(202);
     harness.wait_final(&open).await;
     harness.close().await;
-}
-
-fn on_repo_of(harness: &mut Harness) -> Value {
-    let repo = harness.repo(&[&[("a.txt", "1\n")]]);
-    on_repo(&repo, json!([{ "id": "a", "shell": "echo 2 > a.txt" }]))
 }
 
 /// What does not answer is said, its checks are skipped and not ok, and the exit code tells.
