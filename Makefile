@@ -14,7 +14,7 @@ schemathesis: ## Requests made from the OpenAPI document, against a private stac
 chaos: ## Clients go on while everything fails: make chaos SECONDS=600 SEED=7 STORE=postgres
 	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && HOPYARD_CHAOS_SECONDS=$(or $(SECONDS),120) HOPYARD_CHAOS_SEED=$(or $(SEED),7) HOPYARD_CHAOS_STORE=$(or $(STORE),sqlite) exec scripts/with-volumes cargo test --locked -p hopyard --features chaos --test it nothing_promised_is_lost_in_a_storm -- --nocapture
 sim: ## Simulated worlds for SECONDS (60), or the one world of SEED
-	@cargo test --workspace --locked --test sim -- --seconds=$(if $(filter command,$(origin SECONDS)),$(SECONDS),60) $(if $(filter command,$(origin SEED)),--seed=$(SEED))
+	@cargo test -p hopyard-sim --locked --test sim -- --seconds=$(if $(filter command,$(origin SECONDS)),$(SECONDS),60) $(if $(filter command,$(origin SEED)),--seed=$(SEED))
 crash: ## Every service crashes at each of its failpoints, on both engines
 	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && exec cargo test --locked -p hopyard --features chaos --test it every_service_may_die_at_every_point -- --nocapture
 bench: ## Latency from submission to the first instruction, on an optimised build
