@@ -96,7 +96,7 @@ pub async fn submit(door: &Door, through: &'static str, prepared: Prepared) -> R
     }
     let (namespace, received_at) = (&submission.namespace, submission.received_at);
     let handed = futures::future::join_all(parts.into_iter().map(|(places, items, bytes)| async move {
-        let part = Arc::new(Submission { namespace: namespace.clone(), receipt: None, received_at, items });
+        let part = Arc::new(Submission { namespace: namespace.clone(), receipt: None, promised: false, received_at, items });
         (places, hand_over(door, part, bytes, single).await)
     }))
     .await;

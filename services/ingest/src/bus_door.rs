@@ -166,7 +166,9 @@ async fn on_submit(door: &Door, delivery: &Delivery, namespace: Name) -> Step {
 /// so that an audit can tell a settled message from a lost one.
 async fn on_accept(door: &Door, delivery: &Delivery, namespace: &Name) -> Step {
     match serde_json::from_slice::<Submission>(&delivery.body) {
-        Ok(submission) if submission.namespace == *namespace => Step::HandOver(Submission { receipt: Some(head(delivery)), ..submission }),
+        Ok(submission) if submission.namespace == *namespace => {
+            Step::HandOver(Submission { receipt: Some(head(delivery)), promised: true, ..submission })
+        }
         Ok(_) => done(set_aside(door, delivery, "foreign_namespace", "the namespace in the body is not the one of the subject").await),
         Err(error) => done(set_aside(door, delivery, "undecodable", &error.to_string()).await),
     }
@@ -211,7 +213,7 @@ fn refused(delivery: &Delivery, namespace: Name, errors: Vec<FieldError>) -> Ste
 }
 
 fn with_receipt(delivery: &Delivery, namespace: Name, items: Vec<SubmissionItem>) -> Submission {
-    Submission { namespace, receipt: Some(head(delivery)), received_at: delivery.stored_at, items }
+    Submission { namespace, receipt: Some(head(delivery)), promised: false, received_at: delivery.stored_at, items }
 }
 
 fn head(delivery: &Delivery) -> ReceiptHead {

@@ -203,7 +203,7 @@ async fn on_rerun(
         after_policy: run.after_policy,
         start_at: None,
         budget: run.budget,
-        rerun_of: Some(id),
+        rerun_of: Some(run.id),
     };
     let resolved = Resolved { name: run.workflow, definition_hash: run.definition_hash, plan_hash: run.plan_hash, plan: state.plan };
     let origin = origin(&namespace, &headers)?;

@@ -17,7 +17,7 @@ use crate::runs::{Claimable, ExecutorRow};
 /// What ingest and metrics may see.
 #[async_trait]
 pub trait Reader: Send + Sync {
-    /// One run with steps and attempts. A pending run whose slot is held by others shows `awaiting_slot`.
+    /// One run with steps and attempts, by its id or a further one that a submitter was told. A pending run whose slot is held by others shows `awaiting_slot`.
     async fn run(&self, namespace: &Name, id: RunId) -> Result<Option<RunState>>;
 
     /// Runs, newest first.

@@ -81,6 +81,9 @@ pub trait RunTx: Send {
     /// Kill requests that came before their runs.
     async fn tombstones(&mut self, ids: &[RunId]) -> Result<HashMap<RunId, Kill>>;
 
+    /// The run that goes by another id as well.
+    async fn alias(&mut self, id: RunId) -> Result<Option<RunId>>;
+
     /// Statuses of other runs in a namespace, without locking them.
     async fn statuses(&mut self, namespace: &Name, ids: &[RunId]) -> Result<HashMap<RunId, RunStatus>>;
 
@@ -184,6 +187,8 @@ pub struct Writes {
     pub keys: Vec<(Name, String, KeyRow)>,
     /// Kill requests of runs that are not known yet.
     pub tombstones: Vec<(RunId, Kill)>,
+    /// Further ids of runs: told to whoever submitted, before it turned out that the idempotency key had made another run.
+    pub aliases: Vec<(RunId, RunId)>,
     /// Runs to look at at once: `due` rows of kind `poke`.
     pub pokes: Vec<RunId>,
     /// Runs whose `poke` rows have been dealt with.
@@ -207,6 +212,7 @@ impl Writes {
             && self.receipts.is_empty()
             && self.keys.is_empty()
             && self.tombstones.is_empty()
+            && self.aliases.is_empty()
             && self.pokes.is_empty()
             && self.poked.is_empty()
             && self.executors.is_empty()

@@ -61,6 +61,7 @@ pub async fn tally(world: &World, bus_lost: &[Duration]) -> Tally {
         tally.wrong("doubled", format!("{op} became {runs:?}"));
     }
     look_at_promises(world, &mut tally, &of_op, bus_lost);
+    look_at_ids(world, &mut tally, &of_op, bus_lost).await;
     let looked: Vec<_> = futures::stream::iter(&listed).map(|run| look_at_run(world, run)).buffer_unordered(AT_ONCE).collect().await;
     for (run, wrong) in looked {
         tally.details.push(run);
@@ -98,13 +99,6 @@ fn look_at_promises(world: &World, tally: &mut Tally, of_op: &BTreeMap<String, B
             tally.lost_with_bus += 1;
         } else {
             tally.wrong("lost", format!("{op} was promised ({promised:?}) and there is no run"));
-        }
-    }
-    for (op, ids) in &seen.ids {
-        let there = of_op.get(op);
-        // A submission that the bus lost may have been answered with an id that never came to be.
-        if ids.len() > 1 || there.is_some_and(|there| !ids.is_subset(there)) {
-            tally.wrong("doubled", format!("{op} was answered with {ids:?}, and there is {there:?}"));
         }
     }
     for op in seen.refused.iter().filter(|op| of_op.contains_key(*op)) {
@@ -203,6 +197,25 @@ fn look_at_events(id: &str, events: &[Value], wrong: &mut Vec<(&'static str, Str
     }
     for (what, times) in told.iter().filter(|(_, times)| **times > 1) {
         wrong.push(("doubled", format!("{id}: {what} is told {times} times")));
+    }
+}
+
+/// Every id that was answered for a submission finds its one run, unless the bus lost what it had for that id alone.
+async fn look_at_ids(world: &World, tally: &mut Tally, of_op: &BTreeMap<String, BTreeSet<String>>, bus_lost: &[Duration]) {
+    let (ids_of_op, promised) = {
+        let seen = world.journal.seen();
+        (seen.ids.clone(), seen.promised.clone())
+    };
+    for (op, ids) in &ids_of_op {
+        let Some(there) = of_op.get(op) else { continue };
+        for id in ids.difference(there) {
+            let answer = world.http("GET", &format!("/api/v1/runs/{id}"), &[], &Value::Null).await.expect("a quiet API answers");
+            let found = answer.json()["id"].as_str().map(str::to_owned);
+            let lost = found.is_none() && promised.get(op).is_some_and(|p| bus_lost.iter().any(|at| *at >= p.at));
+            if !lost && !found.as_ref().is_some_and(|found| there.contains(found)) {
+                tally.wrong("doubled", format!("{op} was answered with {id}, which finds {found:?}, and there is {there:?}"));
+            }
+        }
     }
 }
 

@@ -185,6 +185,13 @@ impl Bus {
         Ok(bytes)
     }
 
+    /// Everything that the server says about a stream and a consumer, for a failure.
+    pub async fn told(&mut self, stream: &str, durable: &str) -> String {
+        let consumer = self.request(&format!("$JS.API.CONSUMER.INFO.{stream}.{durable}"), &[], b"").await.json();
+        let stream = self.request(&format!("$JS.API.STREAM.INFO.{stream}"), &[], b"").await.json();
+        format!("{consumer}, {}", stream["state"])
+    }
+
     /// Messages that a durable consumer has not settled: waiting and under way. An error while there is no such consumer.
     pub async fn unsettled(&mut self, stream: &str, durable: &str) -> std::result::Result<u64, String> {
         let info = self.request(&format!("$JS.API.CONSUMER.INFO.{stream}.{durable}"), &[], b"").await.json();

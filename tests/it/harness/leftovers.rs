@@ -91,7 +91,9 @@ pub async fn none(limit: Duration, store: &str, bus: std::net::SocketAddr, dir: 
             if unsettled == Ok(0) {
                 break;
             }
-            assert!(std::time::Instant::now() < deadline, "{stream} is not settled: {unsettled:?}");
+            if std::time::Instant::now() >= deadline {
+                panic!("{stream} is not settled: {unsettled:?}: {}", client.told(stream, durable).await);
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

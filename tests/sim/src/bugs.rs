@@ -67,6 +67,7 @@ bugs! {
     NewIdPerTry = "a submission that is handed over again gets another run id",
     CreatedOnTimeout = "a submission that nobody answered is called committed",
     AcceptedWithoutBus = "a submission that the bus did not take is called accepted",
+    AliasForgotten = "an id that was answered while nobody decided is unknown once its key turns out to have made another run",
     CommandAckedEarly = "a command is acknowledged before it is handed over",
     // The executor.
     AgeFromAnswer = "the age of a lease counts from the answer, not from the question",

@@ -152,8 +152,7 @@ impl Clients {
                 journal.answered("on_the_bus");
                 world.note("told_on_the_bus", place.0, || format!("{runs:?} at {place:?}"));
                 self.known.borrow_mut().extend(runs.iter().copied().filter(|_| requests.iter().all(|r| r.idempotency_key.is_none())));
-                let conditional = |r: &&RunRequest| r.idempotency_key.is_some() || !r.after.is_empty();
-                if requests.iter().any(|r| conditional(&r)) {
+                if requests.iter().any(|r| !r.after.is_empty()) {
                     journal.conditional.extend(runs.iter().copied());
                 }
                 journal.on_the_bus.push((runs, place));

@@ -124,7 +124,8 @@ impl Door {
             world.clock.sleep(20 * MS).await;
         }
         let items = ids.iter().zip(&requests).map(|(id, request)| SubmissionItem::Run(Box::new(self.new_run(*id, request)))).collect();
-        let mut submission = Submission { namespace: world.namespace.clone(), receipt: None, received_at: world.wall(self.process), items };
+        let received_at = world.wall(self.process);
+        let mut submission = Submission { namespace: world.namespace.clone(), receipt: None, promised: false, received_at, items };
         let error = match self.accept(submission.clone()).await {
             Ok(verdicts) => return Said::Decided(verdicts),
             Err(error) => error,
@@ -187,7 +188,11 @@ impl Door {
         }
         let outcome = match &**command {
             Cmd::Submit(namespace, requests) => self.on_submit(&delivery, namespace, requests).await,
-            Cmd::Accept(submission) => self.accept(submission.clone()).await.map(drop),
+            Cmd::Accept(submission) => {
+                let promised = !self.world.has(Bug::AliasForgotten);
+                let head = self.with_receipt(&delivery, &submission.namespace, submission.items.clone());
+                self.accept(Submission { promised, ..head }).await.map(drop)
+            }
             Cmd::Cancel(namespace, run) => self.on_cancel(&delivery, namespace, *run).await,
         };
         match outcome {
@@ -222,6 +227,6 @@ impl Door {
     fn with_receipt(&self, delivery: &Delivery, namespace: &Name, items: Vec<SubmissionItem>) -> Submission {
         let receipt = Some(ReceiptHead { seq: delivery.seq, time_ns: delivery.time_ns });
         let received_at = chrono::DateTime::from_timestamp_nanos(delivery.time_ns);
-        Submission { namespace: namespace.clone(), receipt, received_at, items }
+        Submission { namespace: namespace.clone(), receipt, promised: false, received_at, items }
     }
 }

@@ -110,7 +110,9 @@ fn planted(options: &Options) -> bool {
     let next = AtomicU64::new(0);
     in_two_threads(|| {
         while let Some(bug) = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).ok().and_then(|index| bugs.get(index)) {
-            let found = kept_seeds().chain(0..PATIENCE).find_map(|seed| Some((seed, live(seed, Some(*bug), false).violations.first()?.invariant.to_owned())));
+            let found = kept_seeds()
+                .chain(0..PATIENCE)
+                .find_map(|seed| Some((seed, live(seed, Some(*bug), false).violations.first()?.invariant.to_owned())));
             if found.is_none() {
                 println!("{bug:?} survives {PATIENCE} seeds");
             }

@@ -151,6 +151,7 @@ impl Prepared {
         let submission = Submission {
             namespace: origin.namespace.clone(),
             receipt: origin.receipt.clone(),
+            promised: false,
             received_at: origin.received_at,
             items: Vec::new(),
         };

@@ -37,6 +37,7 @@ pub(crate) async fn on_events(
     let after = after(&params, &headers)?;
     let limit = params.limit(MAX_LIMIT)?;
     let state = runs::of(&door, &namespace.name, id).await?;
+    let id = state.run.id;
     if wants_pages(&headers) {
         let items = door.reader.events(&namespace.name, id, after, limit).await?;
         return Ok(Json(Page { items, next_cursor: None }).into_response());

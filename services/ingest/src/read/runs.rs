@@ -99,6 +99,7 @@ async fn until(door: &Door, followers: &Followers, namespace: &Name, id: RunId, 
     if wait.is_over(&state) {
         return Ok(state);
     }
+    let id = state.run.id;
     let mut follow = followers.follow(door, namespace, id).await;
     loop {
         let state = of(door, namespace, id).await?;

@@ -3,14 +3,15 @@
 use std::collections::{HashMap, HashSet};
 
 use hopyard_contract::message::{Accept, AcceptReply, NewRun, Submission, SubmissionItem};
-use hopyard_contract::submit::{Receipt, Verdict};
+use hopyard_contract::run::Kill;
+use hopyard_contract::submit::{Receipt, Verdict, VerdictStatus};
 use hopyard_contract::{FieldError, Name, RunId, subject};
 use hopyard_runtime::telemetry::trace_id;
 use hopyard_store::Error as StoreError;
 use hopyard_store::runs::{KeyRow, OutboxMessage, RunTx};
 
 use super::Round;
-use crate::decide::{Birth, birth};
+use crate::decide::{Birth, Input, KillAsk, birth};
 
 impl Round<'_> {
     pub(super) async fn on_accept(&mut self, accept: &Accept) -> Result<AcceptReply, StoreError> {
@@ -81,17 +82,29 @@ impl Round<'_> {
                 return Ok(receipt.items.clone());
             }
         }
-        let mut born = Vec::new();
+        let (mut born, mut promised) = (Vec::new(), Vec::new());
         let verdicts: Vec<Verdict> = submission
             .items
             .iter()
             .map(|item| match item {
                 SubmissionItem::Rejected(errors) => Verdict::rejected(errors.clone()),
                 SubmissionItem::Done(verdict) => verdict.clone(),
-                SubmissionItem::Run(new) => self.one_run(known, &submission.namespace, new, &mut born),
+                SubmissionItem::Run(new) => {
+                    let verdict = self.one_run(known, &submission.namespace, new, &mut born);
+                    if submission.promised
+                        && verdict.status == VerdictStatus::Duplicate
+                        && let Some(run) = verdict.run_id.filter(|run| *run != new.run_id)
+                    {
+                        promised.push((new.run_id, run));
+                    }
+                    verdict
+                }
             })
             .collect();
         self.supersede(&born).await?;
+        for (id, run) in promised {
+            self.alias(known, id, run).await?;
+        }
         if let Some(head) = &submission.receipt {
             let receipt = Receipt {
                 v: 1,
@@ -110,6 +123,16 @@ impl Round<'_> {
             self.writes.receipts.push((receipt, head.time_ns));
         }
         Ok(verdicts)
+    }
+
+    /// Keeps an id that somebody was told for a run that has another one. A cancel that has named it already counts.
+    async fn alias(&mut self, known: &Known, id: RunId, run: RunId) -> Result<(), StoreError> {
+        self.writes.aliases.push((id, run));
+        if let Some(Kill { by, reason, force, .. }) = known.tombstones.get(&id).cloned() {
+            self.know([run]).await?;
+            self.decide(run, &Input::Kill(KillAsk { by, reason, force }));
+        }
+        Ok(())
     }
 
     fn one_run(&mut self, known: &mut Known, namespace: &Name, new: &NewRun, born: &mut Vec<RunId>) -> Verdict {

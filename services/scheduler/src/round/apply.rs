@@ -112,10 +112,11 @@ impl Round<'_> {
 
     /// Ends a run; one that is not known yet is born killed, if it is young enough to be on its way.
     async fn on_kill(&mut self, ask: &KillRun) -> Result<KillReply, StoreError> {
-        match self.state(ask.run) {
+        let run = self.named(ask.run).await?;
+        match self.state(run) {
             Some(state) if state.run.namespace == ask.namespace => {
                 let input = Input::Kill(KillAsk { by: ask.by.clone(), reason: ask.reason.clone(), force: ask.force });
-                Ok(match self.decide(ask.run, &input) {
+                Ok(match self.decide(run, &input) {
                     Some(Reply::Killed(reply)) => reply,
                     _ => KillReply::Unknown,
                 })
@@ -131,5 +132,19 @@ impl Round<'_> {
             }
             None => Ok(KillReply::Unknown),
         }
+    }
+
+    /// The run that somebody means by an id, loaded if there is one.
+    async fn named(&mut self, id: RunId) -> Result<RunId, StoreError> {
+        if self.state(id).is_some() {
+            return Ok(id);
+        }
+        let fresh = self.writes.aliases.iter().find(|(alias, _)| *alias == id).map(|(_, run)| *run);
+        let run = match fresh {
+            Some(run) => Some(run),
+            None => self.tx.alias(id).await?,
+        };
+        self.know(run).await?;
+        Ok(run.unwrap_or(id))
     }
 }

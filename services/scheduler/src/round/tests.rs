@@ -116,6 +116,13 @@ impl Bench {
         tx.commit().await.unwrap();
         state
     }
+
+    async fn alias(&self, id: RunId) -> Option<RunId> {
+        let mut tx = self.runs.begin().await.unwrap();
+        let run = tx.alias(id).await.unwrap();
+        tx.commit().await.unwrap();
+        run
+    }
 }
 
 fn claim() -> Claim {
@@ -205,14 +212,12 @@ async fn work_of_a_lost_attempt_is_kept_even_if_its_start_was_never_heard() {
     assert_eq!(reply.reclaimable[0].lost, [grant.attempt], "the janitor keeps its work before the directory goes");
 }
 
-#[tokio::test]
-async fn a_cancel_that_comes_before_its_run_in_the_same_batch_wins() {
-    let bench = Bench::new().await;
-    let run = id(1, 0);
+/// A submission of one run; `promised`: somebody was told its id.
+fn accept(bench: &Bench, run: RunId, request: serde_json::Value, promised: bool) -> Request {
     let plan = bench.plans["queue"].clone();
     let new = NewRun {
         run_id: run,
-        request: serde_json::from_value(json!({"inputs": {"to": "x"}})).unwrap(),
+        request: serde_json::from_value(request).unwrap(),
         workflow: plan.name.clone(),
         definition_hash: "queue".to_owned(),
         plan_hash: plan.hash(),
@@ -220,8 +225,42 @@ async fn a_cancel_that_comes_before_its_run_in_the_same_batch_wins() {
         traceparent: None,
     };
     let items = vec![SubmissionItem::Run(Box::new(new))];
-    let submission = Submission { namespace: bench.namespace.clone(), receipt: None, received_at: Utc::now(), items };
-    let accept = Request::Accept(Accept { submissions: vec![submission] });
+    let submission = Submission { namespace: bench.namespace.clone(), receipt: None, promised, received_at: Utc::now(), items };
+    Request::Accept(Accept { submissions: vec![submission] })
+}
+
+/// Sent twice with one key while nobody answered: the second id was answered, and the first made the run.
+#[tokio::test]
+async fn an_id_that_was_promised_names_the_run_that_its_key_has_made() {
+    let bench = Bench::new().await;
+    let (first, second, third) = (id(1, 0), id(2, 0), id(3, 0));
+    let keyed = json!({"inputs": {"to": "x"}, "idempotency_key": "k"});
+    let told = [accept(&bench, first, keyed.clone(), true), accept(&bench, second, keyed.clone(), true)];
+    transact(&bench.desk(&decide), &[&told[0], &told[1]], false, Vec::new()).await.unwrap();
+    assert_eq!(bench.alias(second).await, Some(first));
+    // An id that nobody was told is not kept.
+    transact(&bench.desk(&decide), &[&accept(&bench, third, keyed, false)], false, Vec::new()).await.unwrap();
+    assert_eq!(bench.alias(third).await, None);
+    let killed = transact(&bench.desk(&decide), &[&kill(second)], false, Vec::new()).await.unwrap();
+    assert!(matches!(killed.answers[0].answer, Answer::Kill(KillReply::Requested)), "{killed:?}");
+    assert_eq!(bench.state(first).await.run.status, RunStatus::Killed);
+}
+
+#[tokio::test]
+async fn a_cancel_by_a_promised_id_that_comes_before_it_ends_the_run_of_its_key() {
+    let bench = Bench::new().await;
+    let (first, second) = (id(1, 0), id(2, 0));
+    let keyed = json!({"inputs": {"to": "x"}, "idempotency_key": "k"});
+    transact(&bench.desk(&decide), &[&accept(&bench, first, keyed.clone(), true), &kill(second)], false, Vec::new()).await.unwrap();
+    transact(&bench.desk(&decide), &[&accept(&bench, second, keyed, true)], false, Vec::new()).await.unwrap();
+    assert_eq!(bench.state(first).await.run.status, RunStatus::Killed);
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_before_its_run_in_the_same_batch_wins() {
+    let bench = Bench::new().await;
+    let run = id(1, 0);
+    let accept = accept(&bench, run, json!({"inputs": {"to": "x"}}), false);
     let committed = transact(&bench.desk(&decide), &[&kill(run), &accept], false, Vec::new()).await.unwrap();
     assert!(matches!(committed.answers[0].answer, Answer::Kill(KillReply::Tombstone)));
     assert_eq!(bench.state(run).await.run.status, RunStatus::Killed);

@@ -24,6 +24,9 @@ pub struct Submission {
     /// Set for bodies from the command stream, which get a stored receipt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<ReceiptHead>,
+    /// Whether somebody was told the ids of the runs, so that they have to stay findable even where a key made another run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub promised: bool,
     /// When the door took it.
     #[serde(with = "crate::time::instant")]
     #[schemars(with = "DateTime<Utc>")]

@@ -110,6 +110,19 @@ pub(super) async fn kill_requests_precede_their_runs(bench: Bench) {
     assert_eq!(found[&id], kill, "the first request counts, and is kept for a day");
 }
 
+pub(super) async fn further_ids_of_a_run_find_it(bench: Bench) {
+    let (run, other, id) = (bench.run(), bench.run(), RunId::mint());
+    bench.accept(&run, &[]).await;
+    bench.accept(&other, &[]).await;
+    bench.write(Writes { aliases: vec![(id, run.id)], ..Writes::default() }).await.unwrap();
+    bench.write(Writes { aliases: vec![(id, other.id)], ..Writes::default() }).await.unwrap();
+    assert_eq!(within_tx!(bench, alias(id)), Some(run.id), "the first word counts");
+    assert_eq!(within_tx!(bench, alias(run.id)), None);
+    let found = bench.reader.run(&bench.namespace, id).await.unwrap();
+    assert_eq!(found.map(|state| state.run.id), Some(run.id));
+    assert!(bench.reader.run(&"another".parse().unwrap(), id).await.unwrap().is_none());
+}
+
 pub(super) async fn statuses_stay_within_a_namespace(bench: Bench) {
     let (open, ended) = (bench.run(), samples::completed(&bench.run()));
     bench.accept(&open, &[]).await;

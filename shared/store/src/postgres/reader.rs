@@ -21,7 +21,12 @@ use crate::Result;
 use crate::read::{Reader, RunFilter, UsageRow};
 use crate::runs::{Claimable, ExecutorRow};
 
-const RUN: &str = concat!("SELECT data::text, ", slot_taken!("r.id"), " FROM hopyard_runs.runs r WHERE id = $1 AND namespace = $2");
+const RUN: &str = concat!(
+    "SELECT data::text, ",
+    slot_taken!("r.id"),
+    " FROM hopyard_runs.runs r \
+     WHERE id = coalesce((SELECT a.run_id FROM hopyard_runs.aliases a WHERE a.id = $1), $1) AND namespace = $2"
+);
 const EVENTS: &str = "SELECT e.run_id, e.page::text FROM hopyard_runs.events e \
      WHERE e.run_id = $1 AND EXISTS (SELECT 1 FROM hopyard_runs.runs r WHERE r.id = $1 AND r.namespace = $2) \
      AND e.first_seq >= coalesce((SELECT f.first_seq FROM hopyard_runs.events f WHERE f.run_id = $1 AND f.first_seq <= $3 + 1 \

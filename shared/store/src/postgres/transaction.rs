@@ -46,6 +46,7 @@ const SESSION: &str = concat!(
 const WORKSPACES: &str = concat!("SELECT ", workspace_columns!(), " FROM hopyard_runs.workspaces WHERE id = ANY($1) ORDER BY id");
 /// Sorted, so that none waits for another in a circle.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(h) FROM (SELECT DISTINCT hashtextextended(name, 0) AS h FROM unnest($1::text[]) AS name ORDER BY h) AS sorted";
+const ALIAS: &str = "SELECT run_id FROM hopyard_runs.aliases WHERE id = $1";
 const TOMBSTONE_GATE: &str = "SELECT pg_advisory_xact_lock_shared(hashtextextended('hopyard.gate.tombstones', 0))";
 
 /// What the transaction knows of a run since it loaded it.
@@ -197,6 +198,11 @@ impl RunTx for RunTransaction {
     async fn tombstones(&mut self, ids: &[RunId]) -> Result<HashMap<RunId, Kill>> {
         let found = tombstones(&mut self.tx, ids).await;
         self.note(found)
+    }
+
+    async fn alias(&mut self, id: RunId) -> Result<Option<RunId>> {
+        let found = scalar(ALIAS).bind(id.as_uuid()).fetch_optional(&mut *self.tx).await.map_err(failure);
+        self.note(found.map(|run: Option<Uuid>| run.map(RunId::from_uuid)))
     }
 
     async fn statuses(&mut self, namespace: &Name, ids: &[RunId]) -> Result<HashMap<RunId, RunStatus>> {

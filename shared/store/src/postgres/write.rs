@@ -21,7 +21,10 @@ use crate::runs::{ExecutorRow, KeyRow, RunWrite, Writes};
 use crate::{Error, Result};
 
 const TOMBSTONE_GATE: &str = "SELECT pg_advisory_xact_lock(hashtextextended('hopyard.gate.tombstones', 0))";
-const KNOWN_RUN: &str = "SELECT id FROM hopyard_runs.runs WHERE id = ANY($1) LIMIT 1";
+const KNOWN_RUN: &str = "SELECT id FROM hopyard_runs.runs WHERE id = ANY($1) \
+     UNION ALL SELECT id FROM hopyard_runs.aliases WHERE id = ANY($1) LIMIT 1";
+const ALIASES: &str = "INSERT INTO hopyard_runs.aliases (id, run_id) SELECT id, run_id FROM unnest($1::uuid[], $2::uuid[]) AS n(id, run_id) \
+     ORDER BY id ON CONFLICT (id) DO NOTHING";
 const TOMBSTONES: &str = "INSERT INTO hopyard_runs.tombstones (run_id, at, data) \
      SELECT run_id, clock_timestamp(), data::json FROM unnest($1::uuid[], $2::text[]) AS n(run_id, data) ORDER BY run_id ON CONFLICT (run_id) DO NOTHING";
 const RECEIPTS: &str = "INSERT INTO hopyard_runs.receipts (seq, time_ns, namespace, data) SELECT seq, time_ns, namespace, data::json \
@@ -66,6 +69,10 @@ pub(super) async fn apply(connection: &mut PgConnection, seen: &HashMap<Uuid, Se
     }
     if !writes.workspaces.is_empty() {
         write_workspaces(connection, &writes.workspaces).await?;
+    }
+    if !writes.aliases.is_empty() {
+        let (ids, runs): (Vec<Uuid>, Vec<Uuid>) = writes.aliases.iter().map(|(id, run)| (id.as_uuid(), run.as_uuid())).unzip();
+        statement(ALIASES).bind(ids).bind(runs).execute(&mut *connection).await.map_err(failure)?;
     }
     if !writes.outbox.is_empty() {
         statement(OUTBOX).bind(writes.outbox_id).bind(text(&writes.outbox)?).execute(&mut *connection).await.map_err(failure)?;

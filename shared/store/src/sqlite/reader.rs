@@ -75,6 +75,7 @@ impl Reads {
     async fn state(&self, namespace: &Name, id: RunId) -> Result<Option<RunState>> {
         // One snapshot for all statements; dropping it ends it.
         let mut snapshot = self.pool.begin().await.map_err(fault)?;
+        let id = reading::alias(&mut snapshot, id).await?.unwrap_or(id);
         let found = reading::states(&mut snapshot, &self.plans, &[id]).await?.pop();
         let Some(mut state) = found.filter(|s| s.run.namespace == *namespace) else { return Ok(None) };
         if state.run.status == RunStatus::Pending && state.run.slots.iter().any(|s| !s.held) {

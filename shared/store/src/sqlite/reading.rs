@@ -135,6 +135,13 @@ pub(super) async fn events_since(connection: &mut SqliteConnection, since: DateT
     Ok(events)
 }
 
+/// The run that goes by another id as well.
+pub(super) async fn alias(connection: &mut SqliteConnection, id: RunId) -> Result<Option<RunId>> {
+    let query = sqlx::query_scalar("select run_id from aliases where id = ?1").bind(id.as_uuid());
+    let run: Option<Uuid> = query.fetch_optional(connection).await.map_err(fault)?;
+    Ok(run.map(RunId::from_uuid))
+}
+
 /// Workspaces in a status, oldest first.
 pub(super) async fn workspaces(
     connection: &mut SqliteConnection,

@@ -30,7 +30,7 @@ async fn a_store_that_was_not_set_up_says_so() {
     let read = engine.reader().live_counts().await;
     assert!(matches!(read, Err(Error::Schema(_))), "{read:?}");
     let pending = engine.pending_migrations().await.unwrap();
-    assert_eq!(pending.len(), 5);
+    assert_eq!(pending.len(), 6);
     assert_eq!(pending[0], "runs 0001 runs");
     assert!(!engine.directory.exists(), "asking makes nothing");
 

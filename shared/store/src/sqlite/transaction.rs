@@ -109,6 +109,10 @@ impl RunTx for Transaction {
         rows.into_iter().map(|(id, data)| Ok((RunId::from_uuid(id), decode(format_args!("tombstone {id}"), &data)?))).collect()
     }
 
+    async fn alias(&mut self, id: RunId) -> Result<Option<RunId>> {
+        reading::alias(&mut self.inner, id).await
+    }
+
     async fn statuses(&mut self, namespace: &Name, ids: &[RunId]) -> Result<HashMap<RunId, RunStatus>> {
         Ok(reading::statuses(&mut self.inner, namespace, ids).await?.into_iter().collect())
     }

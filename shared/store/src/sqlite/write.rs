@@ -85,6 +85,14 @@ pub(super) async fn apply(transaction: &mut Transaction, writes: &Writes) -> Res
             .await
             .map_err(fault)?;
     }
+    for (id, run) in &writes.aliases {
+        sqlx::query("insert into aliases (id, run_id) values (?1, ?2) on conflict (id) do nothing")
+            .bind(id.as_uuid())
+            .bind(run.as_uuid())
+            .execute(&mut *connection)
+            .await
+            .map_err(fault)?;
+    }
     for executor in &writes.executors {
         write_executor(connection, executor).await?;
     }

@@ -7,6 +7,7 @@ use hopyard_contract::RunId;
 use hopyard_contract::audit::{self, Moment};
 use hopyard_contract::event::Event;
 use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
+use hopyard_contract::submit::{Verdict, VerdictStatus};
 
 use super::Checks;
 use crate::bus::StreamId;
@@ -89,8 +90,14 @@ impl Checks {
         }
         for (runs, place) in journal.on_the_bus.iter().filter(|(_, place)| !taken_away.contains(place)) {
             for run in runs.iter().filter(|run| !journal.conditional.contains(run)) {
-                let there = tables.runs.contains_key(run);
-                self.hold(world, there, "I1 what the bus has is not lost", || format!("{run} at {place:?} was called accepted"));
+                // The key may have made another run, which answers to this id too, or it was used for another body: the receipt says so.
+                let known = tables.runs.contains_key(run) || tables.aliases.contains_key(run);
+                let refused = |verdict: &Verdict| verdict.status == VerdictStatus::Rejected;
+                let receipt = tables.receipts.get(place);
+                let there = known || receipt.is_some_and(|receipt| receipt.items.iter().any(refused));
+                self.hold(world, there, "I1 what the bus has is not lost", || {
+                    format!("{run} at {place:?} was called accepted; its receipt is {receipt:?}")
+                });
             }
         }
         for place in journal.published.iter().filter(|place| !taken_away.contains(place)) {

@@ -45,6 +45,9 @@ pub(super) fn apply(tables: &mut Tables, writes: &Writes, seen: &Seen, at: DateT
     for (id, kill) in &writes.tombstones {
         tables.tombstones.entry(*id).or_insert_with(|| (at, kill.clone()));
     }
+    for (id, run) in &writes.aliases {
+        tables.aliases.entry(*id).or_insert(*run);
+    }
     for executor in &writes.executors {
         tables.executors.insert(executor.id.clone(), executor.clone());
     }

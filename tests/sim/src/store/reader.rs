@@ -18,7 +18,7 @@ use hopyard_store::runs::{Claimable, ExecutorRow};
 use super::{SimStore, definitions};
 
 /// The tables of the real engines, as `schema` names them.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     "runs",
     "steps",
     "attempts",
@@ -29,6 +29,7 @@ const TABLES: [&str; 16] = [
     "keys",
     "receipts",
     "tombstones",
+    "aliases",
     "plans",
     "definitions",
     "executors",
@@ -41,6 +42,7 @@ const TABLES: [&str; 16] = [
 impl Reader for SimStore {
     async fn run(&self, namespace: &Name, id: RunId) -> Result<Option<RunState>> {
         self.read(|tables, _| {
+            let id = tables.aliases.get(&id).copied().unwrap_or(id);
             let Some(mut state) = tables.state(id)?.filter(|state| state.run.namespace == *namespace) else { return Ok(None) };
             if state.run.status == RunStatus::Pending && tables.slot_taken(&state.run) {
                 await_slot(&mut state);

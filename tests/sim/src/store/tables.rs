@@ -31,6 +31,8 @@ pub struct Tables {
     pub receipts: BTreeMap<(u64, i64), Receipt>,
     /// Kill requests that came before their runs.
     pub tombstones: BTreeMap<RunId, (DateTime<Utc>, Kill)>,
+    /// Further ids of runs.
+    pub aliases: BTreeMap<RunId, RunId>,
     /// Plans by hash.
     pub plans: BTreeMap<String, Arc<Plan>>,
     /// Definitions in the order of their storing.

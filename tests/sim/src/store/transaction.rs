@@ -200,6 +200,11 @@ impl RunTx for Transaction {
         Ok(self.see(|tables, _| ids.iter().filter_map(|id| Some((*id, tables.tombstones.get(id)?.1.clone()))).collect()))
     }
 
+    async fn alias(&mut self, id: RunId) -> Result<Option<RunId>> {
+        self.step().await?;
+        Ok(self.see(|tables, _| tables.aliases.get(&id).copied()))
+    }
+
     async fn statuses(&mut self, namespace: &Name, ids: &[RunId]) -> Result<HashMap<RunId, RunStatus>> {
         self.step().await?;
         Ok(self.see(|tables, _| {
@@ -271,7 +276,8 @@ impl RunTx for Transaction {
             if let Some((_, _, row)) = keys.iter().filter(|_| bug != Some(Bug::KeyCheckedWithoutLock)).find(known) {
                 return Err(taken(&row.run));
             }
-            if let Some((id, _)) = writes.tombstones.iter().find(|(id, _)| tables.runs.contains_key(id)) {
+            if let Some((id, _)) = writes.tombstones.iter().find(|(id, _)| tables.runs.contains_key(id) || tables.aliases.contains_key(id))
+            {
                 return Err(Error::Retry(format!("run {id} was accepted while its tombstone was written")));
             }
             if bug == Some(Bug::ClaimWithoutRowLock) { Ok(()) } else { guards::check(tables, writes) }
