@@ -373,7 +373,11 @@ impl Harness {
 
     async fn close_within(mut self, limit: Duration) {
         leftovers::none(limit, &self.store_url, self.nats.addr(), &self.dir, &self.hosts()).await;
-        futures::future::join_all(self.processes.iter_mut().map(Process::stop)).await;
+        // Schedulers last: an executor that has just come back tells them what it found before it ends.
+        let (schedulers, others): (Vec<_>, Vec<_>) = self.processes.iter_mut().partition(|p| p.name.starts_with("scheduler"));
+        for services in [others, schedulers] {
+            futures::future::join_all(services.into_iter().map(Process::stop)).await;
+        }
         self.nats.stop().await.unwrap();
         if let Some(postgres) = &mut self.postgres {
             postgres.stop().await.unwrap();
