@@ -265,3 +265,21 @@ async fn a_cancel_that_comes_before_its_run_in_the_same_batch_wins() {
     assert!(matches!(committed.answers[0].answer, Answer::Kill(KillReply::Tombstone)));
     assert_eq!(bench.state(run).await.run.status, RunStatus::Killed);
 }
+
+#[tokio::test]
+async fn the_clock_is_read_again_whenever_more_runs_are_locked() {
+    let bench = Bench::new().await;
+    let [one, two] = [1, 2].map(|n| id(n, 0));
+    bench.accept(&[(one, "queue", "x"), (two, "queue", "y")]).await;
+    let desk = bench.desk(&decide);
+    let mut round = Round::open(&desk).await.unwrap();
+    for run in [one, two] {
+        // What was read before the lock may be earlier than what the one before wrote.
+        round.now = DateTime::UNIX_EPOCH;
+        round.know([run]).await.unwrap();
+        assert!(round.now > DateTime::UNIX_EPOCH);
+    }
+    let now = round.now;
+    round.know([one, two]).await.unwrap();
+    assert_eq!(round.now, now, "nothing was locked");
+}
