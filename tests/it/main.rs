@@ -30,6 +30,7 @@ mod kills;
 mod logs;
 mod operating;
 mod overload;
+mod races;
 mod runs;
 mod store;
 mod surfaces;

@@ -101,8 +101,11 @@ pub async fn transact(desk: &Desk<'_>, batch: &[&Request], due: bool, published:
         apply::named_runs(request, &mut named);
     }
     // Locked before anything else, and before the clock is read.
-    round.know(named).await?;
-    round.now = round.tx.now().await?;
+    if named.is_empty() {
+        round.now = round.tx.now().await?;
+    } else {
+        round.know(named).await?;
+    }
     hopyard_runtime::failpoint!("scheduler.runs.locked");
     let mut answers = Vec::with_capacity(batch.len());
     for request in batch {
@@ -126,7 +129,6 @@ pub async fn fail_runs(desk: &Desk<'_>, request: &Request, detail: &str) -> Resu
     apply::named_runs(request, &mut named);
     let mut round = Round::open(desk).await?;
     round.know(named.iter().copied()).await?;
-    round.now = round.tx.now().await?;
     for id in named {
         round.decide(id, &Input::Fault(detail.to_owned()));
     }
@@ -168,7 +170,8 @@ impl<'a> Round<'a> {
         })
     }
 
-    /// Locks and loads the runs that are not loaded yet, in order of id.
+    /// Locks and loads the runs that are not loaded yet, in order of id, and reads the clock after that: whoever had one of
+    /// them locked until now may have looked at it in the meantime, and the times of a run never go back.
     async fn know(&mut self, ids: impl IntoIterator<Item = RunId>) -> Result<(), StoreError> {
         let unknown: BTreeSet<RunId> = ids.into_iter().filter(|id| !self.states.contains_key(id)).collect();
         if unknown.is_empty() {
@@ -177,6 +180,7 @@ impl<'a> Round<'a> {
         for state in self.tx.load(&unknown.into_iter().collect::<Vec<_>>()).await? {
             self.states.insert(state.run.id, Loaded { before: Some(state.clone()), after: state, events: Vec::new() });
         }
+        self.now = self.tx.now().await?;
         Ok(())
     }
 

@@ -146,6 +146,10 @@ impl Round<'_> {
             };
         }
         if let Some(row) = key.as_ref().and_then(|key| known.keys.get(key)) {
+            // The same submission, made while this transaction waited for the key: as if its run had been found.
+            if row.run == new.run_id {
+                return Verdict::accepted(new.run_id);
+            }
             if row.request_hash == new.request_hash {
                 return Verdict::duplicate(row.run);
             }
@@ -190,3 +194,6 @@ impl Round<'_> {
         Verdict::accepted(new.run_id)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,22 +74,27 @@ impl Bench {
         Desk { store: self.runs.as_ref(), settings, outlook: &Calm, decide }
     }
 
+    /// A run as ingest hands it over.
+    pub(super) fn new_run(&self, run_id: RunId, policy: &str, request: serde_json::Value) -> NewRun {
+        let plan = &self.plans[policy];
+        NewRun {
+            run_id,
+            request: serde_json::from_value(request).unwrap(),
+            workflow: plan.name.clone(),
+            definition_hash: policy.to_owned(),
+            plan_hash: plan.hash(),
+            request_hash: "r".to_owned(),
+            traceparent: None,
+        }
+    }
+
     /// Accepts runs, given with policy and key, in one transaction.
     pub(super) async fn accept(&self, newcomers: &[(RunId, &str, &str)]) {
         let desk = self.desk(&decide);
         let mut round = Round::open(&desk).await.unwrap();
         round.now = round.tx.now().await.unwrap();
         for (id, policy, key) in newcomers {
-            let plan = self.plans[policy].clone();
-            let new = NewRun {
-                run_id: *id,
-                request: serde_json::from_value(json!({"inputs": {"to": key}})).unwrap(),
-                workflow: plan.name.clone(),
-                definition_hash: (*policy).to_owned(),
-                plan_hash: plan.hash(),
-                request_hash: "r".to_owned(),
-                traceparent: None,
-            };
+            let (plan, new) = (self.plans[policy].clone(), self.new_run(*id, policy, json!({"inputs": {"to": key}})));
             let parents = HashMap::new();
             let birth_of = Birth { namespace: &self.namespace, new: &new, plan, parents: &parents, tombstone: None, trace_id: None };
             let born = birth(&birth_of, round.now);
@@ -214,16 +219,7 @@ async fn work_of_a_lost_attempt_is_kept_even_if_its_start_was_never_heard() {
 
 /// A submission of one run; `promised`: somebody was told its id.
 fn accept(bench: &Bench, run: RunId, request: serde_json::Value, promised: bool) -> Request {
-    let plan = bench.plans["queue"].clone();
-    let new = NewRun {
-        run_id: run,
-        request: serde_json::from_value(request).unwrap(),
-        workflow: plan.name.clone(),
-        definition_hash: "queue".to_owned(),
-        plan_hash: plan.hash(),
-        request_hash: "r".to_owned(),
-        traceparent: None,
-    };
+    let new = bench.new_run(run, "queue", request);
     let items = vec![SubmissionItem::Run(Box::new(new))];
     let submission = Submission { namespace: bench.namespace.clone(), receipt: None, promised, received_at: Utc::now(), items };
     Request::Accept(Accept { submissions: vec![submission] })
@@ -264,4 +260,22 @@ async fn a_cancel_that_comes_before_its_run_in_the_same_batch_wins() {
     let committed = transact(&bench.desk(&decide), &[&kill(run), &accept], false, Vec::new()).await.unwrap();
     assert!(matches!(committed.answers[0].answer, Answer::Kill(KillReply::Tombstone)));
     assert_eq!(bench.state(run).await.run.status, RunStatus::Killed);
+}
+
+#[tokio::test]
+async fn the_clock_is_read_again_whenever_more_runs_are_locked() {
+    let bench = Bench::new().await;
+    let [one, two] = [1, 2].map(|n| id(n, 0));
+    bench.accept(&[(one, "queue", "x"), (two, "queue", "y")]).await;
+    let desk = bench.desk(&decide);
+    let mut round = Round::open(&desk).await.unwrap();
+    for run in [one, two] {
+        // What was read before the lock may be earlier than what the one before wrote.
+        round.now = DateTime::UNIX_EPOCH;
+        round.know([run]).await.unwrap();
+        assert!(round.now > DateTime::UNIX_EPOCH);
+    }
+    let now = round.now;
+    round.know([one, two]).await.unwrap();
+    assert_eq!(round.now, now, "nothing was locked");
 }

@@ -11,6 +11,25 @@ mod session;
 
 use super::Postgres;
 
+/// Sees who waits for locks in one database.
+#[derive(Debug)]
+pub struct Waits(Postgres);
+
+impl Waits {
+    /// Looks at the database at `url`.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub async fn of(url: &str) -> Self {
+        Self(Postgres::open(url).await.expect("the store is opened"))
+    }
+
+    /// How many connections wait for a lock now.
+    pub async fn count(&self) -> usize {
+        sample::waiting(&self.0).await
+    }
+}
+
 /// Runs every check on the database at `url`.
 ///
 /// # Panics
