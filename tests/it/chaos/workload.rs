@@ -114,8 +114,20 @@ fn marked(dir: &Path) -> String {
     format!("echo $HOPYARD_ATTEMPT >> {}/ran", dir.display())
 }
 
-/// As [`marked`], and it notices another process of its step.
+/// As [`marked`], and it notices another process of its step that goes on. One that is held still has the lock as well, and may
+/// be there for longer than its lease.
 fn alone(dir: &Path) -> String {
     let place = dir.display();
-    format!("exec 9> {place}/locks/$HOPYARD_RUN_ID.$HOPYARD_STEP\nflock -n 9 || echo $HOPYARD_ATTEMPT >> {place}/overlaps\n{}", marked(dir))
+    let notice = format!(
+        "lock={place}/locks/$HOPYARD_RUN_ID.$HOPYARD_STEP\n\
+         exec 9> $lock\n\
+         if ! flock -n 9; then\n\
+           for other in /proc/[0-9]*; do\n\
+             if [ $other != /proc/$$ ] && [ \"$(readlink $other/fd/9)\" = $lock ] && ! grep -q ') [TZ] ' $other/stat; then\n\
+               echo $HOPYARD_ATTEMPT beside $(tr '\\0' ' ' < $other/cmdline) >> {place}/overlaps\n\
+             fi\n\
+           done\n\
+         fi\n"
+    );
+    notice + &marked(dir)
 }
