@@ -162,7 +162,7 @@ impl<'a> Doors<'a> {
             let letter = letters.iter().find(|l| l["seq"] == *sequence && l["stream"] == "HOPYARD_CMD");
             let kept = letter.and_then(|l| STANDARD.decode(l["body"].as_str()?).ok());
             // Of a body that does not fit beside its reason the letter has the first bytes, and says so.
-            let cut = letter.is_some_and(|l| l["detail"].as_str().is_some_and(|d| d.contains("bytes are kept")));
+            let cut = letter.is_some_and(|l| l["cut_from"].as_u64() == Some(body.len() as u64));
             let whole = kept.is_some_and(|kept| kept == *body || (cut && !kept.is_empty() && body.starts_with(&kept)));
             if !whole || letter.is_none_or(|l| l["code"] != *code) {
                 self.wrong.push(format!("the dead letter of {sequence}, {code}, is another one: {:?}", letter.map(|l| &l["detail"])));

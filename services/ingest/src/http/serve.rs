@@ -31,6 +31,8 @@ const HEAD: Duration = Duration::from_secs(10);
 const HEAD_BYTES: usize = 64 * 1024;
 /// Name of the connections on `/metrics`.
 const QUEUE: &str = "connections";
+/// Name of the connections that were given up because their peer reads nothing, on `/metrics`.
+const STUCK: &str = "stuck-connections";
 /// Connections beyond the limit that are told so at once.
 const SURPLUS: usize = 64;
 /// Longest time that such a connection is kept.
@@ -84,6 +86,12 @@ fn drop_when_stuck(stream: &TcpStream, patience: Duration) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (stream, patience);
+}
+
+/// Whether the kernel gave a connection up, as [`drop_when_stuck`] has asked it to.
+fn timed_out(error: &hyper::Error) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|cause| cause.kind() == std::io::ErrorKind::TimedOut)
 }
 
 /// Answers one request with 503 and closes.
@@ -184,6 +192,9 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, limits: 
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
+                if timed_out(&error) {
+                    bounds::overflow(STUCK);
+                }
                 connection.into_parts().io.refuse(&error).await;
             }
             drop((token, place));
