@@ -220,7 +220,12 @@ impl Harness {
         set("GRACE", self.setup.grace);
         set("DRAIN_DELAY", "1ms");
         match service {
-            "ingest" => set("HTTP_ADDR", "127.0.0.1:0"),
+            "ingest" => {
+                set("HTTP_ADDR", "127.0.0.1:0");
+                // Tests beside this one may keep the disk and the processors busy for longer than an operator would bear.
+                set("STORE_WAIT", "30s");
+                set("OUTBOX_AGE", "1m");
+            }
             "scheduler" => {
                 set("LEASE", self.setup.lease);
                 set("RENEW", self.setup.renew);
