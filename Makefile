@@ -20,4 +20,4 @@ crash: ## Every service crashes at each of its failpoints, on both engines
 bench: ## Latency from submission to the first instruction, on an optimised build
 	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && exec cargo run --release --locked -- bench latency
 clean: ## Build output and the data of dev and demo; unpacked tools stay
-	@rm -rf target .hopyard
+	@rm -rf target .hopyard .schemathesis
