@@ -93,7 +93,7 @@ impl Round<'_> {
                     let verdict = self.one_run(known, &submission.namespace, new, &mut born);
                     if submission.promised
                         && verdict.status == VerdictStatus::Duplicate
-                        && let Some(run) = verdict.run_id.filter(|run| *run != new.run_id)
+                        && let Some(run) = verdict.run_id
                     {
                         promised.push((new.run_id, run));
                     }
