@@ -52,13 +52,14 @@ pub fn all() -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat"))
-            && let Some(process) = parse_stat(pid, &stat)
-        {
-            found.push(process);
-        }
+        found.extend(look(pid));
     }
     Ok(found)
+}
+
+/// One process, as long as it is there.
+pub fn look(pid: i32) -> Option<Process> {
+    parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn parse_stat(pid: i32, stat: &str) -> Option<Process> {

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::{Pid, getpid};
 
-pub use hopyard_runtime::processes::{Process, Swept, all, descendants, kill_marked};
+pub use hopyard_runtime::processes::{Process, Swept, all, descendants, kill_marked, look};
 
 /// Signals processes: whole groups at once, so that a fork in between does not escape, except the caller's own group,
 /// whose members are signalled one by one. Groups in `spared` are passed over; returns the groups that were signalled.

@@ -4,8 +4,13 @@
 //! in a row find nothing that runs and nothing that ended meanwhile: a parent that is stopped cannot fork, and one that
 //! forked during a look has left a child for the next, which a single look may miss if the parent is gone by then. Nothing
 //! is reaped between the looks, so what ended shows.
+//!
+//! A child is stopped only once its parent stands: one that still waits for the processor to take its own stop would be
+//! told of the child's, and a shell with job control takes that for the child's result.
 
 use std::collections::{HashMap, HashSet};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,13 +19,16 @@ use super::Watch;
 use crate::process::control::Report;
 use crate::process::shim::hold::Turn;
 use crate::process::shim::ladder::Cause;
-use crate::process::tree::Process;
+use crate::process::tree::{self, Process};
 use hopyard_runtime::clock::BootInstant;
 
 /// Looks at a tree in a row before the pipes and the executor have their turn.
 const LOOKS: usize = 32;
 /// Looks in a row after which a tree is held to be still.
 const CALM: usize = 2;
+/// Glances at a process that was told to stop before its children are left for the next look, and the pause between two.
+const GLANCES: usize = 10;
+const GLANCE: Duration = Duration::from_micros(200);
 
 impl Watch<'_> {
     /// The one place that decides what happens to a step whose lease may be lost.
@@ -81,13 +89,28 @@ impl Watch<'_> {
             }
             let parents: HashMap<i32, i32> = tree.iter().map(|process| (process.pid, process.parent)).collect();
             running.sort_by_key(|process| depth(&parents, process.pid));
+            let mut moving = HashSet::new();
             for process in running {
-                // What is gone already shows in no further look.
-                let sent = kill(Pid::from_raw(process.pid), Signal::SIGSTOP).is_ok();
-                if sent && !self.stopped.contains(&process.pid) {
-                    self.stopped.push(process.pid);
+                if moving.contains(&process.parent) || !self.stop(process.pid) {
+                    moving.insert(process.pid);
                 }
             }
+        }
+        false
+    }
+
+    /// Tells one process to stop; true once it stands or is gone.
+    fn stop(&mut self, pid: i32) -> bool {
+        // What is gone already shows in no further look.
+        let sent = kill(Pid::from_raw(pid), Signal::SIGSTOP).is_ok();
+        if sent && !self.stopped.contains(&pid) {
+            self.stopped.push(pid);
+        }
+        for _ in 0..GLANCES {
+            if tree::look(pid).is_none_or(|process| process.zombie || self.is_still(&process)) {
+                return true;
+            }
+            thread::sleep(GLANCE);
         }
         false
     }
