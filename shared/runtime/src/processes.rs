@@ -15,6 +15,10 @@ use crate::clock::BootInstant;
 /// Variable in the environment of everything that an attempt starts; its value is `<run>.<step>.<attempt>`.
 pub const ATTEMPT: &str = "HOPYARD_ATTEMPT";
 
+/// Looks at a process in the middle of `exec`, and the pause between two.
+const EXEC_LOOKS: usize = 50;
+const EXEC_PAUSE: Duration = Duration::from_millis(1);
+
 /// How long [`kill_marked`] waits for killed processes to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -150,12 +154,34 @@ fn marked(all: &[Process], attempt: &str, session: Option<i32>) -> Vec<Process> 
     all.iter().filter(|process| process.pid != me && !process.zombie && tree.contains(&process.pid)).copied().collect()
 }
 
-/// Whether the first environment of a process holds the mark of an attempt that `matches`.
+/// Whether the first environment of a process holds the mark of an attempt that `matches`. Blocks for some milliseconds while
+/// the process is in the middle of `exec`.
 pub fn is_marked(pid: i32, matches: impl Fn(&str) -> bool) -> bool {
-    // Unreadable means that it belongs to another user, so that it is none of ours.
-    let Ok(env) = fs::read(format!("/proc/{pid}/environ")) else { return false };
-    let mut entries = env.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok());
-    entries.any(|entry| entry.split_once('=').is_some_and(|(name, value)| name == ATTEMPT && matches(value)))
+    let mut in_program = false;
+    for _ in 0..EXEC_LOOKS {
+        // Unreadable means that it belongs to another user, so that it is none of ours.
+        let Ok(env) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+        let mut entries = env.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok());
+        if entries.any(|entry| entry.split_once('=').is_some_and(|(name, value)| name == ATTEMPT && matches(value))) {
+            return true;
+        }
+        if !env.is_empty() || in_program {
+            return false;
+        }
+        // It may have entered its program since its environment was read.
+        in_program = !in_exec(pid);
+        if !in_program {
+            thread::sleep(EXEC_PAUSE);
+        }
+    }
+    false
+}
+
+/// Whether a process has left its old program and not entered the new one, so that it shows neither arguments nor
+/// environment. Threads of the kernel and the dead show none either, and no program.
+fn in_exec(pid: i32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|arguments| arguments.is_empty())
+        && fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
 #[cfg(test)]
@@ -190,5 +216,24 @@ mod tests {
         let found = all().unwrap().into_iter().find(|process| process.pid == me).unwrap();
         assert_eq!(found.parent, nix::unistd::getppid().as_raw());
         assert!(!found.zombie);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the case needs processes of its own")]
+    fn a_process_that_is_about_to_run_its_program_is_found_by_its_mark() {
+        for round in 0..200 {
+            let mark = format!("processes-test-{}.step.{round}", std::process::id());
+            let mut child = std::process::Command::new("sleep")
+                .arg("600")
+                .env(ATTEMPT, &mark)
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            let pid = i32::try_from(child.id()).unwrap();
+            assert!(is_marked(pid, |found| found == mark), "round {round}");
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 }
