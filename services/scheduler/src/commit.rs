@@ -27,6 +27,8 @@ use crate::settings::Settings;
 const BATCH: usize = 500;
 /// Longest wait for the next look at the clock.
 const LONGEST: Duration = Duration::from_secs(30);
+/// Longest wait for a transaction that deletes published rows of the outbox.
+const CLEAN: Duration = Duration::from_millis(500);
 
 /// Starts the loop.
 pub(crate) fn start(
@@ -103,17 +105,19 @@ impl Committer {
                 // A new timer may lie before the one that is waited for.
                 wait = wait.min(look_at.elapsed() + (at - Utc::now()).to_std().unwrap_or_default());
             }
+            if self.follow_up.outbox().has_done() {
+                wait = wait.min(look_at.elapsed() + CLEAN);
+            }
             self.fleet.pulse.round_ends();
         }
     }
 
     /// Time until something is due: re-read after each look, every second while anything is leased, else every 30 s.
-    async fn until_next_due(&mut self) -> Duration {
+    async fn until_next_due(&self) -> Duration {
         match self.store.next_due().await {
             Ok(Some(at)) => {
                 (at - Utc::now()).to_std().unwrap_or(Duration::from_millis(5)).clamp(Duration::from_millis(5), Duration::from_secs(1))
             }
-            Ok(None) if self.follow_up.outbox().has_done() => Duration::from_millis(500),
             Ok(None) => LONGEST,
             Err(error) => {
                 tracing::warn!(%error, "the next due time could not be read");

@@ -66,13 +66,12 @@ impl Outbox {
     }
 
     async fn sweep(&self, bus: &Bus, store: &dyn RunStore) -> anyhow::Result<()> {
-        let rows = store.outbox(ABANDONED_MS, 200).await?;
+        let mut rows = store.outbox(ABANDONED_MS, 200).await?;
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        rows.retain(|row| !done.contains(&row.id));
         let oldest = rows.iter().map(|row| (Utc::now() - row.at).num_milliseconds()).max().unwrap_or(0);
         self.oldest_ms.store(u64::try_from(oldest).unwrap_or(0), Ordering::Relaxed);
         for row in rows {
-            if self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(&row.id) {
-                continue;
-            }
             for publishing in send(bus, &row.messages).await {
                 publishing.stored().await?;
             }

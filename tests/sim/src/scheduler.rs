@@ -139,6 +139,9 @@ impl Scheduler {
                 let until = (at - self.world.wall(self.process)).num_microseconds().unwrap_or_default();
                 wait = wait.min(clock.now() - look_at + until.max(0));
             }
+            if self.outbox.has_done() {
+                wait = wait.min(clock.now() - look_at + 500 * MS);
+            }
             self.fleet.borrow_mut().feel(&self.world, self.process);
         }
     }
@@ -146,7 +149,6 @@ impl Scheduler {
     async fn until_next_due(&self) -> Micros {
         match self.world.store.next_due().await {
             Ok(Some(at)) => (at - self.world.wall(self.process)).num_microseconds().unwrap_or_default().clamp(5 * MS, S),
-            Ok(None) if self.outbox.has_done() => 500 * MS,
             Ok(None) => LONGEST,
             Err(_) => 500 * MS,
         }
@@ -244,8 +246,10 @@ impl Scheduler {
         for fault in &committed.faults {
             world.checks.borrow_mut().fault(world, fault.run, &fault.detail);
         }
-        for (work, answered) in batch.iter().zip(std::mem::take(&mut committed.answers)) {
-            world.checks.borrow_mut().answered(world, &work.request, &answered.answer, &committed.writes);
+        let answers = std::mem::take(&mut committed.answers);
+        let said = batch.iter().map(|work| &*work.request).zip(answers.iter().map(|answered| &answered.answer));
+        world.checks.borrow_mut().answered(world, said, &committed.writes);
+        for (work, answered) in batch.iter().zip(answers) {
             for fault in &answered.faults {
                 world.checks.borrow_mut().fault(world, fault.run, &fault.detail);
             }
