@@ -1,5 +1,7 @@
 //! What is looked at outside of the store: processes, directories, and answers to clients.
 
+use std::collections::BTreeMap;
+
 use hopyard_contract::RunId;
 use hopyard_contract::message::LeaseState;
 use hopyard_scheduler::request::{Answer, Request};
@@ -45,11 +47,16 @@ impl Checks {
         self.hold(world, unsaved.is_empty(), "I7 work is kept before it is removed", || format!("{key} goes with {unsaved:?}"));
     }
 
-    /// A scheduler answers a renewal after its commit: it says what it has written.
-    pub(crate) fn answered(&mut self, world: &World, request: &Request, answer: &Answer, writes: &Writes) {
-        let (Request::Renew(renew), Answer::Renew(reply)) = (request, answer) else { return };
-        for (renewal, answer) in renew.leases.iter().zip(&reply.leases).filter(|(_, answer)| answer.state == LeaseState::Ok) {
-            let id = &renewal.attempt;
+    /// A scheduler answers renewals after its commit: they say what it has written. What was written tells when the last
+    /// renewal of an attempt was decided; of an earlier one in the same batch it is not known which side of a cancel it was.
+    pub(crate) fn answered<'a>(&mut self, world: &World, batch: impl Iterator<Item = (&'a Request, &'a Answer)>, writes: &Writes) {
+        let mut last = BTreeMap::new();
+        for (request, answer) in batch {
+            if let (Request::Renew(renew), Answer::Renew(reply)) = (request, answer) {
+                last.extend(renew.leases.iter().map(|renewal| &renewal.attempt).zip(&reply.leases));
+            }
+        }
+        for (id, answer) in last.into_iter().filter(|(_, answer)| answer.state == LeaseState::Ok) {
             let Some(write) = writes.runs.iter().find(|write| write.run.id == id.run) else { continue };
             let Some(attempt) = write.attempts.iter().find(|a| a.n == id.n && a.step == id.step) else { continue };
             let renewed_at = attempt.lease_until - world.settings.lease.delta();
