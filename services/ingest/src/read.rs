@@ -197,7 +197,8 @@ fn of_the_rest() -> Vec<Route> {
                 .query("version", "Number of a version; the newest by default.")
                 .shaped(Shape::Number(1, i32::MAX as u64))
                 .header("If-None-Match", "ETags that the caller has.")
-                .json(200, "workflow", "The workflow."),
+                .json(200, "workflow", "The workflow.")
+                .answer(304, "", "", "The caller has it already."),
         ),
         route(
             "/api/v1/workflows/{name}/versions",
