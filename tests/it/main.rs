@@ -15,6 +15,7 @@ mod audit;
 mod bad_input;
 #[cfg(feature = "chaos")]
 mod chaos;
+mod bus;
 mod cli;
 mod corpus;
 #[cfg(debug_assertions)]

@@ -212,6 +212,11 @@ impl Bus {
         self.state.reconnects.subscribe()
     }
 
+    /// Id of the connected server; every start of one has its own.
+    pub fn server_id(&self) -> Arc<str> {
+        self.client.server_info().server_id.into()
+    }
+
     /// Version of the connected server.
     pub fn server_version(&self) -> String {
         self.client.server_info().version

@@ -1,6 +1,10 @@
 //! Durable consumers: messages in whatever batch is waiting, acknowledged by the caller after its commit.
+//!
+//! An acknowledgement names its message by stream, consumer and sequence. A bus that was wiped, or put back to an older copy,
+//! gives the same sequences to other messages, and would drop those: what was delivered before is not acknowledged there.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
@@ -34,6 +38,16 @@ pub struct Delivery {
     pub deliveries: u64,
     stream: &'static str,
     message: async_nats::jetstream::Message,
+    bus: Bus,
+    origin: Origin,
+    latest: Arc<Mutex<Option<Origin>>>,
+}
+
+/// Where sequences mean one message each: a start of a server, and the consumer as it was made there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    server: Arc<str>,
+    created: DateTime<Utc>,
 }
 
 impl Delivery {
@@ -58,12 +72,18 @@ impl Delivery {
         self.stored_at.timestamp_nanos_opt().unwrap_or_default()
     }
 
-    /// Done: it does not come again. A lost acknowledgement only means one more delivery.
+    /// Done: it does not come again. A lost acknowledgement only means one more delivery, and so does one that is not sent
+    /// because the bus was started anew since the message came.
     pub async fn ack(&self) {
-        self.settle(AckKind::Ack, "acked").await;
+        if self.is_known_there() {
+            self.settle(AckKind::Ack, "acked").await;
+        } else {
+            messages().with_label_values(&[self.stream, "outlived"]).inc();
+            tracing::info!(subject = self.subject, sequence = self.sequence, "not acknowledged: the bus was started anew since it came");
+        }
     }
 
-    /// Not now: it comes again after `delay`.
+    /// Not now: it comes again after `delay`. Another message that has its sequence now does so too, which does no harm.
     pub async fn later(&self, delay: Duration) {
         self.settle(AckKind::Nak(Some(delay)), "later").await;
     }
@@ -74,6 +94,12 @@ impl Delivery {
             tracing::warn!(%error, subject = self.subject, sequence = self.sequence, "an acknowledgement could not be sent");
         }
     }
+
+    /// Whether the sequence still names this message at the server that an acknowledgement would reach.
+    fn is_known_there(&self) -> bool {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.as_ref() == Some(&self.origin) && *self.origin.server == *self.bus.server_id()
+    }
 }
 
 /// Reads a durable consumer for ever; connection losses, wiped servers and re-created streams are overcome inside.
@@ -83,14 +109,20 @@ pub struct Consumer {
     spec: ConsumerSpec,
     batch: usize,
     open: Option<Source>,
+    latest: Arc<Mutex<Option<Origin>>>,
 }
 
-type Source = async_nats::jetstream::consumer::pull::Stream;
+/// A consumer that is being read.
+struct Source {
+    messages: async_nats::jetstream::consumer::pull::Stream,
+    origin: Origin,
+    reconnects: tokio::sync::watch::Receiver<u64>,
+}
 
 impl Consumer {
     /// A consumer that takes up to `batch` messages at once.
     pub fn new(bus: Bus, topology: Topology, spec: ConsumerSpec, batch: usize) -> Self {
-        Self { bus, topology, spec, batch, open: None }
+        Self { bus, topology, spec, batch, open: None, latest: Arc::default() }
     }
 
     /// Makes or compares the consumer now, so that a service can tell at its start.
@@ -114,15 +146,25 @@ impl Consumer {
                 }
                 continue;
             };
-            match source.next().await {
+            let next = tokio::select! {
+                biased;
+                next = source.messages.next() => next,
+                // Nothing of the old connection waits any more, and the next one may lead to another server.
+                _ = source.reconnects.changed() => None,
+            };
+            match next {
                 Some(Ok(message)) => {
                     let mut batch = vec![message];
                     while batch.len() < self.batch
-                        && let Some(Some(Ok(message))) = source.next().now_or_never()
+                        && let Some(Some(Ok(message))) = source.messages.next().now_or_never()
                     {
                         batch.push(message);
                     }
-                    return batch.into_iter().filter_map(|m| delivery(self.spec.stream, m)).collect();
+                    let (origin, moved) = (source.origin.clone(), source.reconnects.has_changed().unwrap_or(true));
+                    if moved {
+                        self.open = None;
+                    }
+                    return batch.into_iter().filter_map(|message| self.delivery(message, &origin)).collect();
                 }
                 Some(Err(error)) => {
                     tracing::info!(consumer = self.spec.durable, %error, "the consumer is opened again");
@@ -148,8 +190,8 @@ impl Consumer {
     }
 
     async fn pull_one(&self) -> anyhow::Result<Option<Delivery>> {
-        let consumer = self.bind().await?;
         let mut reconnects = self.bus.watch_reconnects();
+        let (consumer, origin) = self.bind().await?;
         // Several requests on one binding: making it costs a round trip.
         for _ in 0..64 {
             let mut messages = consumer.batch().max_messages(1).expires(Duration::from_secs(20)).messages().await?;
@@ -159,7 +201,7 @@ impl Consumer {
                 _ = reconnects.changed() => return Ok(None),
             };
             match next {
-                Some(Ok(message)) => return Ok(delivery(self.spec.stream, message)),
+                Some(Ok(message)) => return Ok(self.delivery(message, &origin)),
                 Some(Err(error)) => anyhow::bail!("{error}"),
                 None => {}
             }
@@ -167,35 +209,50 @@ impl Consumer {
         Ok(None)
     }
 
-    async fn bind(&self) -> anyhow::Result<PullConsumer> {
+    async fn bind(&self) -> anyhow::Result<(PullConsumer, Origin)> {
+        let server = self.bus.server_id();
         // A wiped server has lost its streams: whoever reads makes them again.
-        match self.topology.consumer(&self.bus, &self.spec).await {
-            Ok(consumer) => Ok(consumer),
+        let consumer = match self.topology.consumer(&self.bus, &self.spec).await {
+            Ok(consumer) => consumer,
             Err(_) => {
                 self.topology.ensure_streams(&self.bus).await?;
-                self.topology.consumer(&self.bus, &self.spec).await
+                self.topology.consumer(&self.bus, &self.spec).await?
             }
-        }
+        };
+        let origin = Origin { server, created: consumer.cached_info().created };
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin.clone());
+        Ok((consumer, origin))
     }
 
     async fn connect(&self) -> anyhow::Result<Source> {
-        let messages = self
-            .bind()
-            .await?
+        let reconnects = self.bus.watch_reconnects();
+        let (consumer, origin) = self.bind().await?;
+        let messages = consumer
             .stream()
             .max_messages_per_batch(self.batch)
             .expires(Duration::from_secs(30))
             .heartbeat(Duration::from_secs(2))
             .messages()
             .await?;
-        Ok(messages)
+        Ok(Source { messages, origin, reconnects })
     }
-}
 
-pub(crate) fn delivery(stream: &'static str, message: async_nats::jetstream::Message) -> Option<Delivery> {
-    let (sequence, stored_at, deliveries) = {
-        let info = message.info().ok()?;
-        (info.stream_sequence, info.published, u64::try_from(info.delivered).unwrap_or(1))
-    };
-    Some(Delivery { subject: message.subject.to_string(), body: message.payload.clone(), sequence, stored_at, deliveries, stream, message })
+    fn delivery(&self, message: async_nats::jetstream::Message, origin: &Origin) -> Option<Delivery> {
+        let (sequence, stored_at, deliveries) = {
+            let info = message.info().ok()?;
+            (info.stream_sequence, info.published, u64::try_from(info.delivered).unwrap_or(1))
+        };
+        Some(Delivery {
+            subject: message.subject.to_string(),
+            body: message.payload.clone(),
+            sequence,
+            stored_at,
+            deliveries,
+            stream: self.spec.stream,
+            message,
+            bus: self.bus.clone(),
+            origin: origin.clone(),
+            latest: self.latest.clone(),
+        })
+    }
 }
