@@ -13,9 +13,9 @@ mod decoders_of_the_door;
 
 mod audit;
 mod bad_input;
+mod bus;
 #[cfg(feature = "chaos")]
 mod chaos;
-mod bus;
 mod cli;
 mod corpus;
 #[cfg(debug_assertions)]

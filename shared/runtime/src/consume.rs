@@ -160,8 +160,8 @@ impl Consumer {
                     {
                         batch.push(message);
                     }
-                    let (origin, moved) = (source.origin.clone(), source.reconnects.has_changed().unwrap_or(true));
-                    if moved {
+                    let origin = source.origin.clone();
+                    if origin.server != self.bus.server_id() {
                         self.open = None;
                     }
                     return batch.into_iter().filter_map(|message| self.delivery(message, &origin)).collect();
@@ -219,6 +219,7 @@ impl Consumer {
                 self.topology.consumer(&self.bus, &self.spec).await?
             }
         };
+        anyhow::ensure!(server == self.bus.server_id(), "the connection has led to another server meanwhile");
         let origin = Origin { server, created: consumer.cached_info().created };
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin.clone());
         Ok((consumer, origin))

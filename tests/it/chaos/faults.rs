@@ -38,11 +38,14 @@ pub struct Faults {
     pub bus_lost: Vec<Duration>,
     /// When a database was killed or the bus wiped, for those who measure how long it takes to get well.
     pub measured: Vec<(&'static str, Instant)>,
+    /// From when to when the bus, the database or every scheduler was away.
+    pub away: Vec<(DateTime<Utc>, DateTime<Utc>)>,
     /// Executors that were killed, and when.
     pub executors_killed: Vec<(String, DateTime<Utc>)>,
     /// Services that ended by themselves, with the end of their log.
     pub ended: Vec<String>,
     draining: BTreeSet<String>,
+    away_since: Option<DateTime<Utc>>,
     bus_copy: Option<PathBuf>,
     volumes: Vec<PathBuf>,
 }
@@ -76,9 +79,11 @@ impl Faults {
             made: BTreeMap::new(),
             bus_lost: Vec::new(),
             measured: Vec::new(),
+            away: Vec::new(),
             executors_killed: Vec::new(),
             ended: Vec::new(),
             draining: BTreeSet::new(),
+            away_since: None,
             bus_copy: None,
             volumes,
         }
@@ -276,6 +281,17 @@ impl Faults {
         if !self.ill.contains_key("bus") && matches!(harness.nats.exited().now_or_never(), Some(Ok(Some(_)))) {
             self.ended.push("nats-server ended by itself".to_owned());
             harness.nats.restart_same_port().await.unwrap();
+        }
+        let mut schedulers = harness.names().into_iter().filter(|name| name.starts_with("scheduler"));
+        let away =
+            ["bus", "database"].iter().any(|name| self.ill.contains_key(*name)) || schedulers.all(|name| self.ill.contains_key(&name));
+        match (away, self.away_since) {
+            (true, None) => self.away_since = Some(Utc::now()),
+            (false, Some(since)) => {
+                self.away.push((since, Utc::now()));
+                self.away_since = None;
+            }
+            _ => {}
         }
     }
 }

@@ -54,8 +54,11 @@ pub async fn first_work(world: &World, op: String, began: Instant) -> (Duration,
     }
 }
 
+/// A time from when to when.
+type Span = (DateTime<Utc>, DateTime<Utc>);
+
 /// From the death of an executor to the start of the next attempt of what it had begun, for steps that any executor may take.
-pub fn reclaims(runs: &[Value], killed: &[(String, DateTime<Utc>)]) -> Times {
+pub fn reclaims(runs: &[Value], killed: &[(String, DateTime<Utc>)]) -> Vec<Span> {
     let at = |value: &Value| value.as_str().and_then(|t| t.parse::<DateTime<Utc>>().ok());
     let mut times = Vec::new();
     for run in runs.iter().filter(|run| run["repo"].is_null()) {
@@ -68,10 +71,21 @@ pub fn reclaims(runs: &[Value], killed: &[(String, DateTime<Utc>)]) -> Times {
                 };
                 let death = killed.iter().find(|(name, at)| pair[0]["executor"] == *name && *at >= from && *at <= lost);
                 if let Some((_, death)) = death.filter(|_| pair[0]["status"] == "lost") {
-                    times.extend((next - death).to_std());
+                    times.push((*death, next));
                 }
             }
         }
     }
-    Times::of(times)
+    times
+}
+
+/// How long each took in all, and without the time in which something was away that nothing goes on without.
+pub fn gross_and_net(spans: &[Span], away: &[Span]) -> (Times, Times) {
+    let length = |from: DateTime<Utc>, to: DateTime<Utc>| (to - from).to_std().unwrap_or_default();
+    let gross = spans.iter().map(|(from, to)| length(*from, *to));
+    let net = spans.iter().map(|(from, to)| {
+        let lost: Duration = away.iter().map(|(since, until)| length((*since).max(*from), (*until).min(*to))).sum();
+        length(*from, *to).saturating_sub(lost)
+    });
+    (Times::of(gross), Times::of(net))
 }
