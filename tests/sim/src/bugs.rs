@@ -68,6 +68,7 @@ bugs! {
     CreatedOnTimeout = "a submission that nobody answered is called committed",
     AcceptedWithoutBus = "a submission that the bus did not take is called accepted",
     AliasForgotten = "an id that was answered while nobody decided is unknown once its key turns out to have made another run",
+    AckOutlivesBus = "what a bus delivered before it was wiped is acknowledged to the message that has its sequence now",
     CommandAckedEarly = "a command is acknowledged before it is handed over",
     // The executor.
     AgeFromAnswer = "the age of a lease counts from the answer, not from the question",

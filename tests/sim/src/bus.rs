@@ -66,12 +66,21 @@ struct State {
     told: BTreeSet<(RunId, u64)>,
     /// Messages of the command stream that a wipe or an older copy took away.
     taken_away: Vec<(u64, i64)>,
+    /// Messages that an acknowledgement of another one has removed.
+    misdirected: Vec<(StreamId, u64)>,
+    /// A planted bug: acknowledgements are sent whatever the server is.
+    acks_outlive: bool,
 }
 
 impl Bus {
     /// A bus that is up and works well.
     pub(crate) fn new(clock: Clockwork, fate: Rc<Fate>) -> Self {
         Self(Rc::new(Inner { clock, fate, state: RefCell::new(State { up: true, ..State::default() }) }))
+    }
+
+    /// Plants a bug: acknowledgements are sent whatever the server is.
+    pub(crate) fn let_acks_outlive(&self) {
+        self.0.state.borrow_mut().acks_outlive = true;
     }
 
     /// How much trouble it makes from now on.
@@ -155,6 +164,11 @@ impl Bus {
             stream.restore(kept.get(id), now);
         }
         true
+    }
+
+    /// Messages that an acknowledgement of another one has removed.
+    pub(crate) fn misdirected(&self) -> Vec<(StreamId, u64)> {
+        self.0.state.borrow().misdirected.clone()
     }
 
     /// Messages of the command stream that are lost for good.

@@ -85,6 +85,9 @@ impl World {
         let clock = Clockwork::default();
         let store = SimStore::new(instant(0), fate.seed(), bug);
         let bus = Bus::new(clock.clone(), fate.clone());
+        if bug == Some(Bug::AckOutlivesBus) {
+            bus.let_acks_outlive();
+        }
         let processes = |count: usize| (0..count).map(|_| clock.process()).collect::<Vec<_>>();
         let schedulers = processes(weather.schedulers);
         let doors = processes(weather.doors).into_iter().map(|process| (process, Mailbox::default())).collect();

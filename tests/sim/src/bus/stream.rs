@@ -85,6 +85,8 @@ pub(crate) struct Delivery {
     pub(crate) time_ns: i64,
     /// How often it has come.
     pub(crate) deliveries: u64,
+    /// Which start of the server it came from.
+    pub(crate) start: u64,
     /// What it says.
     pub(crate) body: Body,
 }
@@ -209,6 +211,7 @@ impl Bus {
     fn take(&self, id: StreamId, most: usize) -> Vec<Delivery> {
         let (fate, trouble, now) = (&self.0.fate, self.trouble(), self.0.clock.now());
         let mut state = self.0.state.borrow_mut();
+        let start = state.outages;
         let Some(stream) = state.streams.get_mut(&id) else { return Vec::new() };
         let mut batch = Vec::new();
         for (seq, stored) in stream.messages.iter_mut().filter(|(_, stored)| stored.visible_at <= now) {
@@ -222,7 +225,7 @@ impl Bus {
                 continue;
             }
             let (time_ns, deliveries, body) = (stored.time_ns, stored.deliveries, stored.body.clone());
-            batch.push(Delivery { stream: id, seq: *seq, time_ns, deliveries, body });
+            batch.push(Delivery { stream: id, seq: *seq, time_ns, deliveries, start, body });
         }
         if batch.len() > 1 && fate.fault("batch_reordered", trouble.reorder) {
             let turn = fate.index(batch.len());
@@ -251,17 +254,26 @@ impl Bus {
         .await;
     }
 
-    /// Acknowledges: the message is gone, unless that gets lost.
+    /// Acknowledges: whatever has the message's sequence now is gone, unless the acknowledgement gets lost. None is sent to
+    /// another start of the server than the one that the message came from.
     pub(crate) fn ack(&self, from: ProcessId, delivery: &Delivery) {
-        if self.0.fate.fault("ack_lost", self.trouble().ack_loss) {
+        let (start, outlives) = {
+            let state = self.0.state.borrow();
+            (state.outages, state.acks_outlive)
+        };
+        if self.0.fate.fault("ack_lost", self.trouble().ack_loss) || (delivery.start != start && !outlives) {
             return;
         }
         let (bus, id, seq, time_ns) = (self.clone(), delivery.stream, delivery.seq, delivery.time_ns);
         self.carry(from, None, move || {
-            if let Some(stream) = bus.0.state.borrow_mut().streams.get_mut(&id)
-                && stream.messages.get(&seq).is_some_and(|stored| stored.time_ns == time_ns)
-            {
-                stream.messages.remove(&seq);
+            let mut state = bus.0.state.borrow_mut();
+            // What is under way ends with its connection.
+            if state.outages != start {
+                return;
+            }
+            let gone = state.streams.get_mut(&id).and_then(|stream| stream.messages.remove(&seq));
+            if gone.is_some_and(|stored| stored.time_ns != time_ns) {
+                state.misdirected.push((id, seq));
             }
         });
     }

@@ -88,6 +88,8 @@ impl Checks {
         for run in journal.committed.keys() {
             self.hold(world, tables.runs.contains_key(run), "I1 nothing committed is lost", || format!("{run} was called committed"));
         }
+        let misdirected = world.bus.misdirected();
+        self.hold(world, misdirected.is_empty(), "I1 an acknowledgement meets its own message", || format!("{misdirected:?}"));
         for (runs, place) in journal.on_the_bus.iter().filter(|(_, place)| !taken_away.contains(place)) {
             for run in runs.iter().filter(|run| !journal.conditional.contains(run)) {
                 // The key may have made another run, which answers to this id too, or it was used for another body: the receipt says so.
