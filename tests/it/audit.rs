@@ -175,13 +175,17 @@ async fn whatever_is_planted_is_found_with_its_id() {
         namespace: namespace.clone(),
         received_at: Utc::now(),
         items: vec![Verdict::accepted(ghost)],
+        cancel: false,
     };
+    // A cancel of a run that never came is kept as such, and no promise.
+    let of_a_cancel =
+        Receipt { id: "8".to_owned(), seq: Some(8), items: vec![Verdict::accepted(RunId::mint())], cancel: true, ..receipt.clone() };
     plant(
         &places.store,
         Writes {
             runs: vec![RunWrite { attempts: vec![taken], timer: Some(Some(Utc::now() - TimeDelta::minutes(9))), ..change(spent) }],
             keys: vec![(namespace.clone(), "k".to_owned(), KeyRow { run: ghost, request_hash: "h".to_owned() })],
-            receipts: vec![(receipt, 1)],
+            receipts: vec![(receipt, 1), (of_a_cancel, 2)],
             workspaces: vec![row.clone()],
             ..Writes::default()
         },

@@ -215,7 +215,7 @@ fn published_schemas_are_those_of_the_code() {
         let text = hopyard_contract::schema::file(&schema);
         assert!(
             read(&folder.join(&name)) == text,
-            "{name} is not what the code says (cargo run -p hopyard-contract --example schemas writes it)"
+            "{name} is not what the code says (cargo run -p hopyard-contract --example write_schemas writes it)"
         );
     }
 }

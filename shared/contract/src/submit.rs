@@ -193,6 +193,9 @@ pub struct Receipt {
     pub received_at: DateTime<Utc>,
     /// One verdict per run, in the order of the body.
     pub items: Vec<Verdict>,
+    /// Whether it asked to end a run; its verdict names that run, which may not have come yet. Absent otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancel: bool,
 }
 
 /// A request to end a run.

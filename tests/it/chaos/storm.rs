@@ -69,7 +69,12 @@ async fn storm(store: Engine, seed: u64, length: Duration) {
             for (what, since) in faults.measured.drain(..) {
                 let op = format!("probe-{}", world.journal.now().as_micros());
                 let world = &world;
-                probes.push(async move { (what, first_work(world, op, since).await) });
+                probes.push(async move {
+                    let times = first_work(world, op, since).await;
+                    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                    world.journal.note("measured", what, serde_json::json!({ "committed_ms": ms(times.0), "flowing_ms": ms(times.1) }));
+                    (what, times)
+                });
             }
             tokio::select! {
                 Some(done) = probes.next(), if !probes.is_empty() => first.push(done),

@@ -107,7 +107,7 @@ async fn verdicts(audit: &dyn AuditReader, reader: &dyn Reader, scope: &Scope, r
         let Some((last, time)) = page.last() else { return Ok(()) };
         behind = (last.seq.unwrap_or(u64::MAX), *time);
         let mut named: BTreeMap<Name, Vec<(RunId, String)>> = BTreeMap::new();
-        for (receipt, _) in page.iter().filter(|(_, time)| *time >= since) {
+        for (receipt, _) in page.iter().filter(|(receipt, time)| *time >= since && !receipt.cancel) {
             for verdict in receipt.items.iter().filter(|v| v.status != VerdictStatus::Rejected) {
                 match verdict.run_id {
                     Some(run) => named.entry(receipt.namespace.clone()).or_default().push((run, receipt.id.clone())),

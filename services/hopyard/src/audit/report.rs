@@ -27,7 +27,7 @@ pub(crate) const READABLE: Question = question("rows_readable", "every stored do
 pub(crate) const COLUMNS: Question = question("columns_agree", "lists and single views of a run are made of the same facts");
 pub(crate) const INTAKE: Question =
     question("intake_dense", "every settled message of the command stream has a receipt, or stands among the dead letters");
-pub(crate) const VERDICTS: Question = question("verdicts_kept", "every accepted verdict of a receipt names a recorded run");
+pub(crate) const VERDICTS: Question = question("verdicts_kept", "every accepted verdict of a submission's receipt names a recorded run");
 pub(crate) const KEYS: Question = question("keys_kept", "every idempotency key stands for a recorded run of its namespace");
 pub(crate) const OUTBOX: Question = question("outbox_moves", "what a commit has to publish is published soon");
 pub(crate) const DUE: Question = question("due_kept", "whatever was to be looked at was looked at in time");

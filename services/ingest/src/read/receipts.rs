@@ -50,6 +50,7 @@ async fn of_run(door: &Door, namespace: &Name, run: RunId) -> Answer<Response> {
         namespace: namespace.clone(),
         received_at: state.run.created_at,
         items: vec![Verdict::accepted(run)],
+        cancel: false,
     };
     Ok(Json(receipt).into_response())
 }

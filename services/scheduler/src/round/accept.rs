@@ -113,6 +113,7 @@ impl Round<'_> {
                 namespace: submission.namespace.clone(),
                 received_at: submission.received_at,
                 items: verdicts.clone(),
+                cancel: submission.items.iter().any(|item| matches!(item, SubmissionItem::Done(_))),
             };
             self.writes.outbox.push(OutboxMessage {
                 subject: subject::receipt(&submission.namespace, head.seq),

@@ -84,6 +84,7 @@ pub(super) async fn receipts_are_told_apart_by_time(bench: Bench) {
         namespace: bench.namespace.clone(),
         received_at: samples::at(received),
         items: vec![Verdict::accepted(run), Verdict::rejected(Vec::new())],
+        cancel: false,
     };
     let (old, new) = (receipt(1, RunId::mint()), receipt(2, RunId::mint()));
     let receipts = vec![(new.clone(), 2000), (old.clone(), 1000)];

@@ -69,6 +69,7 @@ pub(super) async fn keys_and_receipts_are_paged(bench: Bench) {
         namespace: bench.namespace.clone(),
         received_at: samples::at(0),
         items: vec![Verdict::accepted(run.id)],
+        cancel: false,
     };
     let receipts = vec![(receipt(seq), 5), (receipt(seq + 2), 5), (receipt(seq + 2), 9), (receipt(seq + 3), 4)];
     let keys = vec![key("a", run.id), key("b", ghost)];
