@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::clients::World;
 use super::dice::Dice;
+use super::measure::{Loss, Span};
 use crate::harness::Harness;
 use crate::harness::link::Mode;
 
@@ -37,9 +38,9 @@ pub struct Faults {
     /// When the bus lost messages.
     pub bus_lost: Vec<Duration>,
     /// When a database was killed or the bus wiped, for those who measure how long it takes to get well.
-    pub measured: Vec<(&'static str, Instant)>,
+    pub measured: Vec<(Loss, DateTime<Utc>)>,
     /// From when to when the bus, the database or every scheduler was away.
-    pub away: Vec<(DateTime<Utc>, DateTime<Utc>)>,
+    pub away: Vec<Span>,
     /// Executors that were killed, and when.
     pub executors_killed: Vec<(String, DateTime<Utc>)>,
     /// Services that ended by themselves, with the end of their log.
@@ -139,7 +140,7 @@ impl Faults {
                 let Some(server) = harness.postgres.as_mut().filter(|_| !self.ill.contains_key("database")) else { return };
                 let heal = if kind == "kill-database" {
                     server.kill().await.unwrap();
-                    self.measured.push(("database killed → first commit", Instant::now()));
+                    self.measured.push((Loss::Database, Utc::now()));
                     Heal::StartDatabase
                 } else {
                     let pid = Pid::from_raw(server.pid().expect("it runs").cast_signed());
@@ -221,7 +222,7 @@ impl Faults {
             "wipe-bus" => {
                 harness.nats.wipe().await.unwrap();
                 self.bus_lost.push(world.journal.now());
-                self.measured.push(("bus wiped → flowing", Instant::now()));
+                self.measured.push((Loss::Bus, Utc::now()));
             }
             _ => {
                 harness.nats.wipe().await.unwrap();

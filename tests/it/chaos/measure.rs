@@ -1,6 +1,6 @@
 //! How long things take while everything breaks: answers, cancels, re-claims, and the first work after a loss.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -32,22 +32,42 @@ impl std::fmt::Display for Times {
     }
 }
 
-/// Submits until a run is committed and has completed; both times since `began`.
-pub async fn first_work(world: &World, op: String, began: Instant) -> (Duration, Duration) {
+/// A server that was lost, whose return is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The bus was wiped: until a run has completed.
+    Bus,
+    /// The database was killed: until a submission is committed.
+    Database,
+}
+
+impl Loss {
+    /// What is measured.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Bus => "bus wiped → flowing",
+            Self::Database => "database killed → first commit",
+        }
+    }
+}
+
+/// Submits until a run has come as far as it has to after this loss, and tells when.
+pub async fn first_work(world: &World, op: String, loss: Loss) -> DateTime<Utc> {
     let body = json!({
         "labels": { "op": op, "kind": "probe" },
         "definition": { "version": 1, "name": "probe", "workspace": { "mode": "none" }, "steps": [{ "id": "main", "shell": "true" }] },
     });
-    let mut committed = None;
     loop {
         let answer = world.http("POST", "/api/v1/runs", &[("Idempotency-Key", &op)], &body).await;
         let body = answer.as_ref().map(|a| a.json()).unwrap_or_default();
         if let Some(run) = body["run_id"].as_str().filter(|_| answer.is_some_and(|a| matches!(a.status, 200 | 201))) {
-            let since = *committed.get_or_insert_with(|| began.elapsed());
+            if loss == Loss::Database {
+                return Utc::now();
+            }
             let path = format!("/api/v1/runs/{run}?wait=10s&until=final");
             let state = world.http("GET", &path, &[], &Value::Null).await.map(|a| a.json()).unwrap_or_default();
             if crate::harness::api::is_final(&state) {
-                return (since, began.elapsed());
+                return Utc::now();
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -55,7 +75,7 @@ pub async fn first_work(world: &World, op: String, began: Instant) -> (Duration,
 }
 
 /// A time from when to when.
-type Span = (DateTime<Utc>, DateTime<Utc>);
+pub type Span = (DateTime<Utc>, DateTime<Utc>);
 
 /// From the death of an executor to the start of the next attempt of what it had begun, for steps that any executor may take.
 pub fn reclaims(runs: &[Value], killed: &[(String, DateTime<Utc>)]) -> Vec<Span> {
@@ -80,12 +100,12 @@ pub fn reclaims(runs: &[Value], killed: &[(String, DateTime<Utc>)]) -> Vec<Span>
 }
 
 /// How long each took in all, and without the time in which something was away that nothing goes on without.
-pub fn gross_and_net(spans: &[Span], away: &[Span]) -> (Times, Times) {
+pub fn gross_and_net(spans: &[Span], away: &[Span]) -> [Times; 2] {
     let length = |from: DateTime<Utc>, to: DateTime<Utc>| (to - from).to_std().unwrap_or_default();
     let gross = spans.iter().map(|(from, to)| length(*from, *to));
     let net = spans.iter().map(|(from, to)| {
         let lost: Duration = away.iter().map(|(since, until)| length((*since).max(*from), (*until).min(*to))).sum();
         length(*from, *to).saturating_sub(lost)
     });
-    (Times::of(gross), Times::of(net))
+    [Times::of(gross), Times::of(net)]
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::clients::World;
 use super::faults::Faults;
 use super::journal::Journal;
-use super::measure::{Times, first_work, gross_and_net, reclaims};
+use super::measure::{Loss, Span, Times, first_work, gross_and_net, reclaims};
 use super::tally::{Tally, tally};
 use super::workload::Places;
 use crate::harness::bus::Bus;
@@ -66,14 +66,13 @@ async fn storm(store: Engine, seed: u64, length: Duration) {
                 faults.make(&mut harness, &world).await;
                 next = Instant::now() + faults.pause();
             }
-            for (what, since) in faults.measured.drain(..) {
+            for (loss, since) in faults.measured.drain(..) {
                 let op = format!("probe-{}", world.journal.now().as_micros());
                 let world = &world;
                 probes.push(async move {
-                    let times = first_work(world, op, since).await;
-                    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-                    world.journal.note("measured", what, serde_json::json!({ "committed_ms": ms(times.0), "flowing_ms": ms(times.1) }));
-                    (what, times)
+                    let until = first_work(world, op, loss).await;
+                    world.journal.note("measured", loss.text(), serde_json::json!({ "ms": (until - since).num_milliseconds() }));
+                    (loss, (since, until))
                 });
             }
             tokio::select! {
@@ -118,7 +117,7 @@ async fn storm(store: Engine, seed: u64, length: Duration) {
 }
 
 /// What happened, for people.
-fn table(world: &World, faults: &Faults, tally: &Tally, first: &[(&'static str, (Duration, Duration))]) -> String {
+fn table(world: &World, faults: &Faults, tally: &Tally, first: &[(Loss, Span)]) -> String {
     let mut lines = vec![format!("{:<42} {:>8}", "fault", "times")];
     lines.extend(faults.made.iter().map(|(name, times)| format!("{name:<42} {times:>8}")));
     lines.push(format!("{:<42} {:>8}", "all faults", faults.total()));
@@ -136,19 +135,18 @@ fn table(world: &World, faults: &Faults, tally: &Tally, first: &[(&'static str, 
     }
     let seen = world.journal.seen();
     let gone = seen.cancels.iter().filter(|c| c.committed).filter_map(|c| c.gone_after);
-    let of = |wanted: &'static str, which: fn(&(Duration, Duration)) -> Duration| {
-        Times::of(first.iter().filter(|(what, _)| *what == wanted).map(|(_, times)| which(times)))
-    };
-    let (gross, net) = gross_and_net(&reclaims(&tally.details, &faults.executors_killed), &faults.away);
-    for (what, times) in [
-        ("submit → answer", Times::of(seen.answers.iter().copied())),
-        ("cancel → gone", Times::of(gone)),
-        ("executor death → next attempt", gross),
-        ("… while bus, store and a scheduler were there", net),
-        ("bus wiped → flowing", of("bus wiped → flowing", |t| t.1)),
-        ("database killed → first commit", of("database killed → first commit", |t| t.0)),
+    let after = |wanted: Loss| -> Vec<Span> { first.iter().filter(|(loss, _)| *loss == wanted).map(|(_, span)| *span).collect() };
+    let mut row = |what: &str, times: Times| lines.push(format!("{what:<48} {times}"));
+    row("submit → answer", Times::of(seen.answers.iter().copied()));
+    row("cancel → gone", Times::of(gone));
+    for (what, spans) in [
+        ("executor death → next attempt", reclaims(&tally.details, &faults.executors_killed)),
+        (Loss::Bus.text(), after(Loss::Bus)),
+        (Loss::Database.text(), after(Loss::Database)),
     ] {
-        lines.push(format!("{what:<48} {times}"));
+        let [gross, net] = gross_and_net(&spans, &faults.away);
+        row(what, gross);
+        row("… without what takes everything away", net);
     }
     lines.join("\n")
 }
