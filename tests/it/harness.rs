@@ -73,6 +73,8 @@ pub struct Setup {
     pub links: bool,
     /// Whether bus, store, blobs and the first host have small volumes of their own.
     pub volumes: bool,
+    /// Whether the wall clock of every service may be set, where libfaketime is there.
+    pub clocks: bool,
     /// Further settings of all services.
     pub settings: Vec<(&'static str, String)>,
 }
@@ -94,6 +96,7 @@ impl Default for Setup {
             own_store: None,
             links: false,
             volumes: false,
+            clocks: false,
             settings: Vec::new(),
         }
     }
@@ -243,7 +246,29 @@ impl Harness {
         for (name, value) in &self.setup.settings {
             set(name, value);
         }
+        if let Some(library) = process_env("HOPYARD_FAKETIME").filter(|_| self.setup.clocks) {
+            self.set_clock(name, 0);
+            let file = self.dir.join("clocks").join(name).display().to_string();
+            // Only what people call the time: the clocks that count from the boot go on as they are.
+            let faked = [("LD_PRELOAD", library.as_str()), ("FAKETIME_TIMESTAMP_FILE", &file), ("FAKETIME_NO_CACHE", "1")];
+            let real = [("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("DONT_FAKE_MONOTONIC", "1")];
+            env.extend(faked.into_iter().chain(real).map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
         self.processes.push(Process::new(name, service, env, &self.dir.join("logs")));
+    }
+
+    /// Sets the wall clock of a service, running or not, to so many seconds after the machine's.
+    pub fn set_clock(&self, name: &str, seconds: i64) {
+        let folder = self.dir.join("clocks");
+        std::fs::create_dir_all(&folder).unwrap();
+        // It is read at any time, so it is never seen half written.
+        std::fs::write(folder.join("next"), format!("{seconds:+}")).unwrap();
+        std::fs::rename(folder.join("next"), folder.join(name)).unwrap();
+    }
+
+    /// Whether [`Harness::set_clock`] has an effect.
+    pub fn has_clocks(&self) -> bool {
+        self.dir.join("clocks").exists()
     }
 
     /// Names of all services.

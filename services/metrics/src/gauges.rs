@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use hopyard_contract::Name;
 use hopyard_contract::status::RunStatus;
 use hopyard_contract::topology;
@@ -72,7 +71,7 @@ async fn of_store(reader: &dyn Reader, known: &mut Known) -> Result<Vec<MetricFa
     let counts = reader.live_counts().await?;
     let claimable = reader.claimable().await?;
     let outbox = reader.outbox_age_ms().await?;
-    let (depth, age) = queues(&claimable, Utc::now(), &mut known.pools);
+    let (depth, age) = queues(&claimable, &mut known.pools);
     let outbox = BTreeMap::from([(Vec::new(), outbox as f64 / 1000.0)]);
     Ok(vec![
         gauges(&RUNS, &runs(&counts, &mut known.namespaces)),
@@ -122,18 +121,13 @@ fn runs(counts: &[(Name, RunStatus, u64)], namespaces: &mut BTreeSet<String>) ->
 }
 
 /// Depth and age of the oldest entry by pool, steps that are bound to one executor included.
-fn queues(
-    claimable: &[Claimable],
-    now: DateTime<Utc>,
-    pools: &mut BTreeSet<String>,
-) -> (BTreeMap<Vec<String>, f64>, BTreeMap<Vec<String>, f64>) {
+fn queues(claimable: &[Claimable], pools: &mut BTreeSet<String>) -> (BTreeMap<Vec<String>, f64>, BTreeMap<Vec<String>, f64>) {
     let (mut depth, mut age) = (BTreeMap::new(), BTreeMap::new());
     for entry in claimable {
         let pool = vec![admit(pools, &entry.pool)];
         *depth.entry(pool.clone()).or_default() += entry.count as f64;
-        let waited = (now - entry.oldest).num_milliseconds().max(0) as f64 / 1000.0;
         let oldest: &mut f64 = age.entry(pool).or_default();
-        *oldest = oldest.max(waited);
+        *oldest = oldest.max(entry.waited.as_secs_f64());
     }
     for pool in pools.iter() {
         depth.entry(vec![pool.clone()]).or_default();
@@ -152,21 +146,17 @@ mod tests {
 
     #[test]
     fn a_queue_that_becomes_empty_shows_zero() {
-        let now = Utc::now();
         let entry = |bound: Option<&'static str>, count, seconds| Claimable {
             pool: Name::literal("gpu"),
             bound_to: bound.map(Name::literal),
             count,
-            oldest: now - chrono::TimeDelta::seconds(seconds),
+            waited: Duration::from_secs(seconds),
         };
         let mut pools = BTreeSet::new();
-        let (depth, age) = queues(&[entry(None, 3, 10), entry(Some("e1"), 1, 40)], now, &mut pools);
+        let (depth, age) = queues(&[entry(None, 3, 10), entry(Some("e1"), 1, 40)], &mut pools);
         assert_eq!((value(&depth, &["gpu"]), value(&age, &["gpu"])), (Some(4.0), Some(40.0)));
-        let (depth, age) = queues(&[], now, &mut pools);
+        let (depth, age) = queues(&[], &mut pools);
         assert_eq!((value(&depth, &["gpu"]), value(&age, &["gpu"])), (Some(0.0), Some(0.0)));
-        // A clock behind the store's makes no negative age.
-        let (_, age) = queues(&[entry(None, 1, -5)], now, &mut pools);
-        assert_eq!(value(&age, &["gpu"]), Some(0.0));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use hopyard_contract::message::RpcError;
 use hopyard_contract::submit::VerdictStatus;
 use hopyard_runtime::Context;
@@ -66,7 +65,7 @@ struct Committer {
     follow_up: FollowUp,
     settings: Settings,
     /// Earliest timer that a transaction has set since the last look.
-    earliest: Option<DateTime<Utc>>,
+    earliest: Option<BootInstant>,
     /// Whether the next due time has to be read again.
     reread: bool,
     wake_probe: Arc<Notify>,
@@ -103,7 +102,7 @@ impl Committer {
                 look_at = BootInstant::now();
             } else if let Some(at) = self.earliest.take() {
                 // A new timer may lie before the one that is waited for.
-                wait = wait.min(look_at.elapsed() + (at - Utc::now()).to_std().unwrap_or_default());
+                wait = wait.min(look_at.until(at));
             }
             if self.follow_up.outbox().has_done() {
                 wait = wait.min(look_at.elapsed() + CLEAN);
@@ -115,9 +114,7 @@ impl Committer {
     /// Time until something is due: re-read after each look, every second while anything is leased, else every 30 s.
     async fn until_next_due(&self) -> Duration {
         match self.store.next_due().await {
-            Ok(Some(at)) => {
-                (at - Utc::now()).to_std().unwrap_or(Duration::from_millis(5)).clamp(Duration::from_millis(5), Duration::from_secs(1))
-            }
+            Ok(Some(left)) => left.to_std().unwrap_or_default().clamp(Duration::from_millis(5), Duration::from_secs(1)),
             Ok(None) => LONGEST,
             Err(error) => {
                 tracing::warn!(%error, "the next due time could not be read");
@@ -232,9 +229,10 @@ impl Committer {
 
     /// Does what a commit leaves to be done.
     async fn follow(&mut self, committed: Committed) {
-        let Committed { writes, effects, .. } = committed;
-        let timers = writes.runs.iter().filter_map(|w| w.timer.flatten());
-        self.earliest = self.earliest.into_iter().chain(timers).min();
+        let Committed { writes, effects, at, .. } = committed;
+        // Timers are times of the store: this machine's own clock may be another one.
+        let timers = writes.runs.iter().filter_map(|w| w.timer.flatten()).map(|timer| (timer - at).to_std().unwrap_or_default());
+        self.earliest = self.earliest.into_iter().chain(timers.map(|left| BootInstant::now().after(left))).min();
         // The end of a run may have made others due at once.
         self.reread |= writes.runs.iter().any(|w| w.run.status.is_final());
         let claimable = effects.iter().any(|(_, e)| matches!(e, Effect::Ring(_) | Effect::RingExecutor(_)));

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use hopyard_contract::message::{Control, GcTicket, MESSAGE_VERSION};
 use hopyard_contract::run::WorkspaceStatus;
 use hopyard_contract::subject;
@@ -19,6 +18,9 @@ use crate::follow_up;
 const BUSY: Duration = Duration::from_secs(1);
 /// Between looks while nothing does.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// What became claimable a moment ago has its ticket on the way.
+const FRESH: Duration = Duration::from_millis(900);
 
 /// Starts the probe.
 pub(crate) fn start(ctx: &Context, store: Arc<dyn RunStore>, presence: Presence, wake: Arc<Notify>) {
@@ -49,7 +51,7 @@ pub(crate) fn start(ctx: &Context, store: Arc<dyn RunStore>, presence: Presence,
             };
             pause = if waiting.is_empty() && !recently_busy(&presence) { IDLE } else { BUSY };
             for entry in waiting {
-                if (Utc::now() - entry.oldest).num_milliseconds() < 900 {
+                if entry.waited < FRESH {
                     continue;
                 }
                 match entry.bound_to {

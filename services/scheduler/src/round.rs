@@ -69,6 +69,8 @@ pub struct Committed {
     pub effects: Vec<(RunId, Effect)>,
     /// Runs that only the clock brought up and that could not be decided.
     pub faults: Vec<Fault>,
+    /// When it was decided, by the clock of the store.
+    pub at: DateTime<Utc>,
 }
 
 /// What became of one request.
@@ -229,7 +231,7 @@ impl<'a> Round<'a> {
         hopyard_runtime::failpoint!("scheduler.commit.before");
         // Committed even when nothing was written: that gives the locks back at once.
         self.tx.commit().await?;
-        Ok(Committed { answers, writes: self.writes, effects: self.effects, faults: self.faults })
+        Ok(Committed { answers, writes: self.writes, effects: self.effects, faults: self.faults, at: self.now })
     }
 
     /// Turns what changed into writes, and events into one page per run and one outbox row.

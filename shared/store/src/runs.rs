@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::event::Event;
 use hopyard_contract::message::PutDefinition;
 use hopyard_contract::message::PutDefinitionReply;
@@ -25,8 +26,8 @@ pub trait RunStore: Send + Sync {
     /// Opens a transaction that may write (SQLite: `BEGIN IMMEDIATE`).
     async fn begin(&self) -> Result<Box<dyn RunTx>>;
 
-    /// The earliest `due` row, if any.
-    async fn next_due(&self) -> Result<Option<DateTime<Utc>>>;
+    /// Time until the earliest `due` row by the store's clock, negative once it is due; `None` when nothing will be.
+    async fn next_due(&self) -> Result<Option<TimeDelta>>;
 
     /// What could be claimed now, by pool and by the executor it is bound to.
     async fn claimable(&self) -> Result<Vec<Claimable>>;
@@ -137,8 +138,8 @@ pub struct Claimable {
     pub bound_to: Option<Name>,
     /// Steps.
     pub count: u64,
-    /// Since when the oldest is claimable.
-    pub oldest: DateTime<Utc>,
+    /// For how long the oldest has been claimable, by the clock of the store.
+    pub waited: Duration,
 }
 
 /// What is known of an idempotency key.

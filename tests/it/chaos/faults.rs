@@ -21,6 +21,7 @@ enum Heal {
     Launch(String),
     Thaw(String),
     Open(String),
+    Clock(String, DateTime<Utc>),
     StartBus,
     ThawServer(Pid),
     StartDatabase,
@@ -41,6 +42,8 @@ pub struct Faults {
     pub measured: Vec<(Loss, DateTime<Utc>)>,
     /// From when to when the bus, the database or every scheduler was away.
     pub away: Vec<Span>,
+    /// From when to when the clock of some service was wrong.
+    pub shifted: Vec<Span>,
     /// Executors that were killed, and when.
     pub executors_killed: Vec<(String, DateTime<Utc>)>,
     /// Services that ended by themselves, with the end of their log.
@@ -69,6 +72,7 @@ const MIX: &[(&str, usize)] = &[
     ("kill-database", 3),
     ("stop-database", 4),
     ("disk-full", 4),
+    ("clock", 6),
 ];
 
 impl Faults {
@@ -81,6 +85,7 @@ impl Faults {
             bus_lost: Vec::new(),
             measured: Vec::new(),
             away: Vec::new(),
+            shifted: Vec::new(),
             executors_killed: Vec::new(),
             ended: Vec::new(),
             draining: BTreeSet::new(),
@@ -161,6 +166,19 @@ impl Faults {
                 let name = volume.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 self.ill.insert(volume.display().to_string(), (until, Heal::EmptyVolume(volume)));
                 format!("{kind} {name}")
+            }
+            "clock" => {
+                let free = |name: &String| !self.ill.contains_key(&format!("{name}.clock"));
+                let names: Vec<String> = harness.names().into_iter().filter(free).collect();
+                if names.is_empty() || !harness.has_clocks() {
+                    return;
+                }
+                let name = self.dice.pick(&names).clone();
+                let (span, ahead) = (self.dice.span(5_000, 7_200_000).as_secs().cast_signed(), self.dice.one_in(2));
+                harness.set_clock(&name, if ahead { span } else { -span });
+                self.ill.insert(format!("{name}.clock"), (until, Heal::Clock(name.clone(), Utc::now())));
+                let way = if ahead { "forwards" } else { "backwards" };
+                format!("clock {way} {}", name.split('-').next().unwrap_or_default())
             }
             _ => {
                 let wanted = |name: &&String| kind != "cut-at-commit" || name.ends_with(".database");
@@ -272,6 +290,10 @@ impl Faults {
             match heal {
                 Heal::Launch(name) => harness.service(&name).launch().await,
                 Heal::Thaw(name) => harness.thaw(&name),
+                Heal::Clock(name, since) => {
+                    harness.set_clock(&name, 0);
+                    self.shifted.push((since, Utc::now()));
+                }
                 Heal::Open(name) => harness.links[&name].set(Mode::Open),
                 Heal::StartBus => harness.nats.restart_same_port().await.unwrap(),
                 Heal::ThawServer(pid) => freeze_tree(pid, Signal::SIGCONT),

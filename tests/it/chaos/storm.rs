@@ -37,7 +37,7 @@ async fn nothing_promised_is_lost_in_a_storm() {
 
 async fn storm(store: Engine, seed: u64, length: Duration) {
     let volumes = process_env("HOPYARD_CHAOS_VOLUMES").is_some();
-    let setup = Setup { store, executors: 3, hosts: 2, slots: 8, metrics: true, links: true, volumes, ..Setup::default() };
+    let setup = Setup { store, executors: 3, hosts: 2, slots: 8, metrics: true, links: true, volumes, clocks: true, ..Setup::default() };
     let setup = if store == Engine::Postgres { Setup { schedulers: 2, ..setup } } else { setup };
     let mut harness = Harness::start(setup).await;
     let repo = harness.repo(&[&[("README", "a repository\n")]]);
@@ -139,11 +139,12 @@ fn table(world: &World, faults: &Faults, tally: &Tally, first: &[(Loss, Span)]) 
     let mut row = |what: &str, times: Times| lines.push(format!("{what:<48} {times}"));
     row("submit → answer", Times::of(seen.answers.iter().copied()));
     row("cancel → gone", Times::of(gone));
-    for (what, spans) in [
-        ("executor death → next attempt", reclaims(&tally.details, &faults.executors_killed)),
-        (Loss::Bus.text(), after(Loss::Bus)),
-        (Loss::Database.text(), after(Loss::Database)),
-    ] {
+    // Begins and ends of attempts are told by the executors' clocks.
+    let told_well = |(from, to): &Span| from <= to && !faults.shifted.iter().any(|(since, until)| from <= until && since <= to);
+    let reclaimed = reclaims(&tally.details, &faults.executors_killed).into_iter().filter(told_well).collect();
+    for (what, spans) in
+        [("executor death → next attempt", reclaimed), (Loss::Bus.text(), after(Loss::Bus)), (Loss::Database.text(), after(Loss::Database))]
+    {
         let [gross, net] = gross_and_net(&spans, &faults.away);
         row(what, gross);
         row("… without what takes everything away", net);

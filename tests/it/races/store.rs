@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::event::Event;
 use hopyard_contract::message::{PutDefinition, PutDefinitionReply};
 use hopyard_contract::plan::Plan;
@@ -59,7 +59,7 @@ impl RunStore for StagedStore {
         Ok(Box::new(StagedTx { inner: Some(inner), store: self.clone(), first_look: None }))
     }
 
-    async fn next_due(&self) -> Result<Option<DateTime<Utc>>> {
+    async fn next_due(&self) -> Result<Option<TimeDelta>> {
         self.inner.next_due().await
     }
 

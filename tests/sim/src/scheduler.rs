@@ -39,7 +39,7 @@ struct Scheduler {
     outbox: Outbox,
     fleet: RefCell<Fleet>,
     /// Earliest timer that a transaction has set since the last look.
-    earliest: Cell<Option<DateTime<Utc>>>,
+    earliest: Cell<Option<Micros>>,
     reread: Cell<bool>,
     wake_probe: Mailbox<()>,
 }
@@ -136,8 +136,7 @@ impl Scheduler {
                 wait = self.until_next_due().await;
                 look_at = clock.now();
             } else if let Some(at) = self.earliest.take() {
-                let until = (at - self.world.wall(self.process)).num_microseconds().unwrap_or_default();
-                wait = wait.min(clock.now() - look_at + until.max(0));
+                wait = wait.min((at - look_at).max(0));
             }
             if self.outbox.has_done() {
                 wait = wait.min(clock.now() - look_at + 500 * MS);
@@ -148,7 +147,7 @@ impl Scheduler {
 
     async fn until_next_due(&self) -> Micros {
         match self.world.store.next_due().await {
-            Ok(Some(at)) => (at - self.world.wall(self.process)).num_microseconds().unwrap_or_default().clamp(5 * MS, S),
+            Ok(Some(left)) => left.num_microseconds().unwrap_or_default().clamp(5 * MS, S),
             Ok(None) => LONGEST,
             Err(_) => 500 * MS,
         }
@@ -293,8 +292,9 @@ impl Scheduler {
 
     /// Does what a commit leaves to be done.
     async fn follow(&self, committed: Committed) {
-        let Committed { writes, effects, .. } = committed;
-        let timers = writes.runs.iter().filter_map(|write| write.timer.flatten());
+        let Committed { writes, effects, at, .. } = committed;
+        let left = |timer: DateTime<Utc>| (timer - at).num_microseconds().unwrap_or_default().max(0);
+        let timers = writes.runs.iter().filter_map(|write| write.timer.flatten()).map(|timer| self.world.now() + left(timer));
         self.earliest.set(self.earliest.get().into_iter().chain(timers).min());
         if writes.runs.iter().any(|write| write.run.status.is_final()) {
             self.reread.set(true);

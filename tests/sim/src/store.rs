@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::event::Event;
 use hopyard_contract::message::{PutDefinition, PutDefinitionReply};
 use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
@@ -240,8 +240,8 @@ impl RunStore for SimStore {
         Ok(Box::new(transaction::Transaction::new(self.clone(), id)))
     }
 
-    async fn next_due(&self) -> Result<Option<DateTime<Utc>>> {
-        self.read(|tables, _| tables.due.values().map(|due| due.at).min())
+    async fn next_due(&self) -> Result<Option<TimeDelta>> {
+        self.read(|tables, now| tables.due.values().map(|due| due.at - now).min())
     }
 
     async fn claimable(&self) -> Result<Vec<Claimable>> {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use hopyard_contract::Name;
 use hopyard_contract::status::RunStatus;
 use hopyard_runtime::clock::BootInstant;
@@ -37,7 +36,7 @@ struct Seen {
     /// Runs taken by this door since then.
     taken: HashMap<Name, u64>,
     /// Since when the oldest step of a pool is claimable.
-    oldest: HashMap<Name, DateTime<Utc>>,
+    oldest: HashMap<Name, BootInstant>,
     /// Age of the oldest unpublished commit.
     outbox: Duration,
     /// Wait for a connection to the store.
@@ -65,7 +64,7 @@ impl Pressure {
 
     /// Age of the oldest claimable step of a pool.
     pub(super) fn queue_age(&self, pool: &Name) -> Duration {
-        self.seen().oldest.get(pool).map(|at| age(*at)).unwrap_or_default()
+        self.seen().oldest.get(pool).map(|since| since.elapsed()).unwrap_or_default()
     }
 
     /// Why no run at all should be taken, in one sentence that names the setting.
@@ -122,11 +121,11 @@ impl Pressure {
         };
         let pending = counts.into_iter().filter(|(_, status, _)| *status == RunStatus::Pending).map(|(name, _, n)| (name, n)).collect();
         let served: Vec<Name> = door.presence.alive("executor", ALIVE).into_iter().filter_map(|(beat, _)| beat.pool).collect();
-        let oldest = oldest(door.reader.claimable().await?, &served);
+        let oldest = oldest(door.reader.claimable().await?, &served, BootInstant::now());
         let mut seen = self.seen();
         seen.pending = pending;
         seen.oldest = oldest;
-        let queue = seen.oldest.values().map(|at| age(*at)).max().unwrap_or_default();
+        let queue = seen.oldest.values().map(|since| since.elapsed()).max().unwrap_or_default();
         for (signal, value) in [("queue_age", queue), ("outbox_age", seen.outbox), ("store_wait", seen.wait)] {
             instruments::pressure().with_label_values(&[signal]).set(i64::try_from(value.as_millis()).unwrap_or(i64::MAX));
         }
@@ -135,16 +134,13 @@ impl Pressure {
     }
 }
 
-fn age(at: DateTime<Utc>) -> Duration {
-    (Utc::now() - at).to_std().unwrap_or_default()
-}
-
-/// The oldest step of each pool that somebody serves: where nobody does, waiting says nothing about load.
-fn oldest(claimable: Vec<Claimable>, served: &[Name]) -> HashMap<Name, DateTime<Utc>> {
-    let mut oldest: HashMap<Name, DateTime<Utc>> = HashMap::new();
+/// Since when the oldest step of each pool waits that somebody serves: where nobody does, waiting says nothing about load.
+fn oldest(claimable: Vec<Claimable>, served: &[Name], now: BootInstant) -> HashMap<Name, BootInstant> {
+    let mut oldest: HashMap<Name, BootInstant> = HashMap::new();
     for row in claimable.into_iter().filter(|row| row.count > 0 && served.contains(&row.pool)) {
-        let at = oldest.entry(row.pool).or_insert(row.oldest);
-        *at = row.oldest.min(*at);
+        let since = now.before(row.waited);
+        let at = oldest.entry(row.pool).or_insert(since);
+        *at = since.min(*at);
     }
     oldest
 }
@@ -155,17 +151,16 @@ mod tests {
 
     #[test]
     fn only_pools_that_are_served_are_judged_by_their_oldest_step() {
-        let at = |minutes| Utc::now() - chrono::TimeDelta::minutes(minutes);
-        let row = |pool: &'static str, bound: Option<&'static str>, oldest| Claimable {
+        let row = |pool: &'static str, bound: Option<&'static str>, seconds| Claimable {
             pool: Name::literal(pool),
             bound_to: bound.map(Name::literal),
             count: 1,
-            oldest,
+            waited: Duration::from_secs(seconds),
         };
-        let (young, old) = (at(1), at(60));
-        let rows = vec![row("a", None, young), row("a", Some("e1"), old), row("empty", None, at(600))];
-        let found = oldest(rows, &[Name::literal("a"), Name::literal("b")]);
-        assert_eq!(found, HashMap::from([(Name::literal("a"), old)]));
+        let now = BootInstant::now();
+        let rows = vec![row("a", None, 1), row("a", Some("e1"), 2), row("empty", None, 3)];
+        let found = oldest(rows, &[Name::literal("a"), Name::literal("b")], now);
+        assert_eq!(found, HashMap::from([(Name::literal("a"), now.before(Duration::from_secs(2)))]));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Claims: the right steps in the right order, each once.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::run::Run;
 use hopyard_contract::{Name, RunId};
@@ -186,7 +188,7 @@ pub(super) async fn timers_and_pokes_are_due(bench: Bench) {
         found.into_iter().filter(|id| ours.contains(id)).collect::<Vec<_>>()
     };
     assert_eq!(due().await, [older.id, old.id], "oldest first");
-    assert!(bench.runs.next_due().await.unwrap().unwrap() <= now - TimeDelta::seconds(2_000_000));
+    assert!(bench.runs.next_due().await.unwrap().unwrap() <= TimeDelta::seconds(-2_000_000), "by the clock of the store");
 
     let unknown = RunId::mint();
     bench.write(Writes { pokes: vec![old.id, quiet.id, unknown], ..Writes::default() }).await.unwrap();
@@ -201,23 +203,21 @@ pub(super) async fn timers_and_pokes_are_due(bench: Bench) {
 
 pub(super) async fn what_is_claimable_is_counted(bench: Bench) {
     let now = now(&bench).await;
-    let oldest = now - TimeDelta::seconds(50);
     claimable_run(&bench, |_| {}, now - TimeDelta::seconds(5)).await;
-    claimable_run(&bench, |_| {}, oldest).await;
+    claimable_run(&bench, |_| {}, now - TimeDelta::seconds(50)).await;
     claimable_run(&bench, |_| {}, now + TimeDelta::hours(1)).await;
     let mut bound = samples::claimable(bench.step("a"), now - TimeDelta::seconds(7));
     bound.bound_to = Some(Name::literal("executor-9"));
     bench.accept(&bench.run(), &[bound, bench.step("b")]).await;
-    let ours = |all: Vec<Claimable>| {
+    for all in [bench.runs.claimable().await.unwrap(), bench.reader.claimable().await.unwrap()] {
+        let passed = (self::now(&bench).await - now).to_std().unwrap();
         let mut ours: Vec<Claimable> = all.into_iter().filter(|c| c.pool == bench.pool).collect();
         ours.sort_by(|a, b| a.bound_to.cmp(&b.bound_to));
-        ours
-    };
-    let counted = ours(bench.runs.claimable().await.unwrap());
-    let expected = [
-        Claimable { pool: bench.pool.clone(), bound_to: None, count: 2, oldest },
-        Claimable { pool: bench.pool.clone(), bound_to: Some(Name::literal("executor-9")), count: 1, oldest: now - TimeDelta::seconds(7) },
-    ];
-    assert_eq!(counted, expected);
-    assert_eq!(ours(bench.reader.claimable().await.unwrap()), expected);
+        let counted: Vec<_> = ours.iter().map(|c| (c.bound_to.as_ref().map(Name::as_str), c.count)).collect();
+        assert_eq!(counted, [(None, 2), (Some("executor-9"), 1)]);
+        for (entry, seconds) in ours.iter().zip([50, 7]) {
+            let waited = Duration::from_secs(seconds);
+            assert!((waited..=waited + passed).contains(&entry.waited), "{entry:?} by the clock of the store");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Values of columns from and to the contract's types.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
@@ -134,13 +135,14 @@ impl Workspace {
 }
 
 /// A row of what could be claimed: pool, executor, steps, oldest.
-pub(super) type ClaimableRow = (String, Option<String>, i64, DateTime<Utc>);
+pub(super) type ClaimableRow = (String, Option<String>, i64, i64);
 
 /// The contract's form of what could be claimed.
 pub(super) fn claimable(rows: Vec<ClaimableRow>) -> Result<Vec<Claimable>> {
     rows.into_iter()
-        .map(|(pool, bound_to, count, oldest)| {
-            Ok(Claimable { pool: word::<Name>(&pool)?, bound_to: maybe(bound_to)?, count: counted(count), oldest })
+        .map(|(pool, bound_to, count, waited)| {
+            let waited = Duration::from_micros(counted(waited));
+            Ok(Claimable { pool: word::<Name>(&pool)?, bound_to: maybe(bound_to)?, count: counted(count), waited })
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::Name;
 use hopyard_contract::event::Event;
 use hopyard_contract::message::{PutDefinition, PutDefinitionReply};
@@ -15,7 +15,7 @@ use super::{Postgres, definitions, failure, scalar, select, state, statement};
 use crate::Result;
 use crate::runs::{Claimable, OutboxRow, RunStore, RunTx};
 
-pub(super) const NEXT_DUE: &str = "SELECT min(at) FROM hopyard_runs.due";
+pub(super) const NEXT_DUE: &str = "SELECT (extract(epoch FROM min(at) - clock_timestamp()) * 1000000)::bigint FROM hopyard_runs.due";
 pub(super) const OUTBOX: &str = "SELECT id, at, messages::text FROM hopyard_runs.outbox \
      WHERE at <= clock_timestamp() - $1::bigint * interval '1 millisecond' ORDER BY at, id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED";
 const WORKSPACES_OF_HOST: &str = concat!(
@@ -37,9 +37,10 @@ impl RunStore for Postgres {
         Ok(Box::new(RunTransaction::new(self.begin_write().await?, Arc::clone(&self.plans))))
     }
 
-    async fn next_due(&self) -> Result<Option<DateTime<Utc>>> {
+    async fn next_due(&self) -> Result<Option<TimeDelta>> {
         let mut tx = self.read().await?;
-        scalar(NEXT_DUE).fetch_one(&mut *tx).await.map_err(failure)
+        let micros: Option<i64> = scalar(NEXT_DUE).fetch_one(&mut *tx).await.map_err(failure)?;
+        Ok(micros.map(TimeDelta::microseconds))
     }
 
     async fn claimable(&self) -> Result<Vec<Claimable>> {

@@ -30,7 +30,7 @@ const STATUSES: &str = "SELECT id, status FROM hopyard_runs.runs WHERE id = ANY(
 const MEMBERS: &str = "SELECT key, run_id FROM hopyard_runs.run_slots WHERE key = ANY($1) ORDER BY key, run_id";
 const HOLDERS: &str = "SELECT key, run_id FROM hopyard_runs.run_slots WHERE key = ANY($1) AND held ORDER BY key, run_id";
 pub(super) const CLAIMABLE: &str = concat!(
-    "SELECT s.pool, s.bound_to, count(*), min(s.claimable_at) FROM hopyard_runs.steps s \
+    "SELECT s.pool, s.bound_to, count(*), (extract(epoch FROM clock_timestamp() - min(s.claimable_at)) * 1000000)::bigint FROM hopyard_runs.steps s \
      WHERE s.claimable_at IS NOT NULL AND s.claimable_at <= clock_timestamp() AND NOT ",
     slot_taken!("s.run_id"),
     " GROUP BY s.pool, s.bound_to ORDER BY s.pool, s.bound_to NULLS FIRST"

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hopyard_contract::event::Event;
@@ -109,7 +110,7 @@ pub(super) async fn claimable(connection: &mut SqliteConnection, now: DateTime<U
             pool: word(&pool)?,
             bound_to: bound_to.as_deref().map(word).transpose()?,
             count: unsigned(count)?,
-            oldest: instant(oldest)?,
+            waited: Duration::from_micros(unsigned(micros(now) - oldest)?),
         })
     };
     rows.into_iter().map(read).collect()

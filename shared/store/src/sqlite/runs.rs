@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::Name;
 use hopyard_contract::event::Event;
 use hopyard_contract::message::{PutDefinition, PutDefinitionReply};
@@ -85,9 +85,10 @@ impl RunStore for Runs {
         Ok(Box::new(Transaction::new(transaction, Arc::clone(&self.shared))))
     }
 
-    async fn next_due(&self) -> Result<Option<DateTime<Utc>>> {
+    async fn next_due(&self) -> Result<Option<TimeDelta>> {
         let at: Option<i64> = sqlx::query_scalar(NEXT_DUE).fetch_one(&self.shared.readers).await.map_err(fault)?;
-        at.map(instant).transpose()
+        let now = micros(self.shared.clock.now()?);
+        Ok(at.map(|at| TimeDelta::microseconds(at.saturating_sub(now))))
     }
 
     async fn claimable(&self) -> Result<Vec<Claimable>> {

@@ -1,6 +1,7 @@
 //! What follows a commit — orders, rings, tickets — and the probe that rings again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use hopyard_contract::message::Control;
 use hopyard_contract::run::WorkspaceStatus;
@@ -10,7 +11,7 @@ use hopyard_store::runs::RunStore as _;
 
 use super::Scheduler;
 use crate::bus::{Body, StreamId};
-use crate::clockwork::{MS, S, either};
+use crate::clockwork::{S, either};
 
 impl Scheduler {
     /// Carries out effects; says whether a slot was freed.
@@ -79,8 +80,7 @@ impl Scheduler {
             let busy = self.fleet.borrow().slots(world.now()).any(|(free, slots)| free < slots);
             pause = if waiting.is_empty() && !busy { 30 * S } else { S };
             for entry in waiting {
-                let age = (world.wall(self.process) - entry.oldest).num_microseconds().unwrap_or_default();
-                if age < 900 * MS {
+                if entry.waited < Duration::from_millis(900) {
                     continue;
                 }
                 match entry.bound_to {

@@ -137,7 +137,8 @@ impl Tables {
             let group = groups.entry((step.pool.clone(), step.bound_to.clone())).or_insert((0, at));
             *group = (group.0 + 1, group.1.min(at));
         }
-        groups.into_iter().map(|((pool, bound_to), (count, oldest))| Claimable { pool, bound_to, count, oldest }).collect()
+        let waited = |since: DateTime<Utc>| (now - since).to_std().unwrap_or_default();
+        groups.into_iter().map(|((pool, bound_to), (count, at))| Claimable { pool, bound_to, count, waited: waited(at) }).collect()
     }
 
     /// Runs with something due, oldest first, each once.
