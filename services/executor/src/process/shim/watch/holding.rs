@@ -26,8 +26,9 @@ use hopyard_runtime::clock::BootInstant;
 const LOOKS: usize = 32;
 /// Looks in a row after which a tree is held to be still.
 const CALM: usize = 2;
-/// Glances at a process that was told to stop before its children are left for the next look, and the pause between two.
-const GLANCES: usize = 10;
+/// Glances at parents that were told to stop before their children are left for the next look, and the pause between two:
+/// few, however many parents there are, since the pipes wait meanwhile.
+const GLANCES: usize = 20;
 const GLANCE: Duration = Duration::from_micros(200);
 
 impl Watch<'_> {
@@ -89,9 +90,19 @@ impl Watch<'_> {
             }
             let parents: HashMap<i32, i32> = tree.iter().map(|process| (process.pid, process.parent)).collect();
             running.sort_by_key(|process| depth(&parents, process.pid));
-            let mut moving = HashSet::new();
+            let with_children: HashSet<i32> = running.iter().map(|process| process.parent).collect();
+            let (mut moving, mut glances) = (HashSet::new(), GLANCES);
             for process in running {
-                if moving.contains(&process.parent) || !self.stop(process.pid) {
+                if moving.contains(&process.parent) {
+                    moving.insert(process.pid);
+                    continue;
+                }
+                // What is gone already shows in no further look.
+                let sent = kill(Pid::from_raw(process.pid), Signal::SIGSTOP).is_ok();
+                if sent && !self.stopped.contains(&process.pid) {
+                    self.stopped.push(process.pid);
+                }
+                if with_children.contains(&process.pid) && !self.stands(process.pid, &mut glances) {
                     moving.insert(process.pid);
                 }
             }
@@ -99,20 +110,18 @@ impl Watch<'_> {
         false
     }
 
-    /// Tells one process to stop; true once it stands or is gone.
-    fn stop(&mut self, pid: i32) -> bool {
-        // What is gone already shows in no further look.
-        let sent = kill(Pid::from_raw(pid), Signal::SIGSTOP).is_ok();
-        if sent && !self.stopped.contains(&pid) {
-            self.stopped.push(pid);
-        }
-        for _ in 0..GLANCES {
+    /// Whether a process that was told to stop stands, or is gone; waits for it as long as there are `glances` left.
+    fn stands(&self, pid: i32, glances: &mut usize) -> bool {
+        loop {
             if tree::look(pid).is_none_or(|process| process.zombie || self.is_still(&process)) {
                 return true;
             }
+            if *glances == 0 {
+                return false;
+            }
+            *glances -= 1;
             thread::sleep(GLANCE);
         }
-        false
     }
 
     /// Stopped, or in the middle of a system call with a SIGSTOP that waits for its end: a parent in `vfork` stays there as
