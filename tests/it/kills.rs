@@ -129,6 +129,7 @@ async fn a_cancel_over_the_bus_has_a_receipt() {
         (&json!("accepted"), Some(run.as_str())),
         "{receipt:#}"
     );
+    assert_eq!(receipt["cancel"], true, "it is told from a submission's: {receipt:#}");
     let state = harness.wait_final(&run).await;
     assert_eq!((&state["status"], &state["kill_reason"]), (&json!("killed"), &json!("over the bus")));
     harness.close().await;
