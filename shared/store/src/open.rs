@@ -10,6 +10,12 @@ use crate::read::Reader;
 use crate::runs::RunStore;
 use crate::{Error, Result, postgres, sqlite};
 
+/// Whether a migration that this build does not know takes something away that it may still use. Any other only adds, and a
+/// build from before works on beside it while a deployment rolls. A test of the tree holds the names to their contents.
+pub(crate) fn takes_away(migration: &str) -> bool {
+    migration.split([' ', '_']).next() == Some("contract")
+}
+
 /// A store that has been opened by URL: `sqlite:DIRECTORY` (one file per owner below it) or `postgres://…`.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -65,7 +71,7 @@ impl Store {
     /// Brings every owner's schema to this build's version; safe to run at once from several processes.
     ///
     /// # Errors
-    /// [`Error::Schema`] when the schema is newer than this build.
+    /// [`Error::Schema`] when the schema lacks what this build needs.
     pub async fn migrate(&self) -> Result<()> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.migrate().await,
@@ -76,7 +82,7 @@ impl Store {
     /// Says what `migrate` would do, as one line per pending migration; empty when the schema is up to date.
     ///
     /// # Errors
-    /// [`Error::Schema`] when the schema is newer than this build.
+    /// [`Error::Schema`] when the schema lacks what this build needs.
     pub async fn pending_migrations(&self) -> Result<Vec<String>> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.pending_migrations().await,

@@ -42,6 +42,9 @@ fn only_a_contract_step_takes_something_away() {
         let sql = read(&file);
         let first = sql.lines().next().unwrap_or_default();
         let taken = taken(&sql);
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let named = name.split_once('_').is_some_and(|(_, words)| words.starts_with("contract_"));
+        assert_eq!(named, first.starts_with(CONTRACT), "{}: a contract step is called so, and nothing else is", shown(&file));
         match first.strip_prefix(CONTRACT) {
             None => assert!(
                 taken.is_empty(),

@@ -5,6 +5,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Executor};
 
 use super::{Postgres, failure, scalar, select, statement};
+use crate::open::takes_away;
 use crate::{Error, Result};
 
 static RUNS: Migrator = sqlx::migrate!("../../migrations/postgres/runs");
@@ -17,21 +18,21 @@ static OWNERS: [Owner; 3] = [
         name: "runs",
         schema: "hopyard_runs",
         migrations: &RUNS,
-        applied: "SELECT version, checksum FROM hopyard_runs.migrations ORDER BY version",
+        applied: "SELECT version, name, checksum FROM hopyard_runs.migrations ORDER BY version",
         record: "INSERT INTO hopyard_runs.migrations (version, name, checksum) VALUES ($1, $2, $3)",
     },
     Owner {
         name: "metrics",
         schema: "hopyard_metrics",
         migrations: &METRICS,
-        applied: "SELECT version, checksum FROM hopyard_metrics.migrations ORDER BY version",
+        applied: "SELECT version, name, checksum FROM hopyard_metrics.migrations ORDER BY version",
         record: "INSERT INTO hopyard_metrics.migrations (version, name, checksum) VALUES ($1, $2, $3)",
     },
     Owner {
         name: "ingest",
         schema: "hopyard_ingest",
         migrations: &INGEST,
-        applied: "SELECT version, checksum FROM hopyard_ingest.migrations ORDER BY version",
+        applied: "SELECT version, name, checksum FROM hopyard_ingest.migrations ORDER BY version",
         record: "INSERT INTO hopyard_ingest.migrations (version, name, checksum) VALUES ($1, $2, $3)",
     },
 ];
@@ -52,11 +53,14 @@ impl Owner {
             .fetch_one(&mut *connection)
             .await
             .map_err(failure)?;
-        let applied: Vec<(i64, Vec<u8>)> =
+        let applied: Vec<(i64, String, Vec<u8>)> =
             if exists { select(self.applied).fetch_all(&mut *connection).await.map_err(failure)? } else { Vec::new() };
-        for (version, checksum) in &applied {
+        for (version, name, checksum) in &applied {
             match self.migrations.iter().find(|m| m.version == *version) {
-                None => return Err(Error::Schema(format!("owner {} has migration {version}, which is newer than this build", self.name))),
+                None if takes_away(name) => {
+                    return Err(Error::Schema(format!("owner {} has migration {version}, which is newer than this build", self.name)));
+                }
+                None => {}
                 Some(known) if *known.checksum != **checksum => {
                     return Err(Error::Schema(format!(
                         "migration {version} of owner {} was applied in another form than this build has",
@@ -66,7 +70,7 @@ impl Owner {
                 Some(_) => {}
             }
         }
-        Ok(self.migrations.iter().filter(|m| !applied.iter().any(|(version, _)| *version == m.version)).collect())
+        Ok(self.migrations.iter().filter(|m| !applied.iter().any(|(version, ..)| *version == m.version)).collect())
     }
 }
 

@@ -8,6 +8,7 @@ use sqlx::migrate::Migrator;
 
 use super::fault::{changed, fault, migration_fault, newer};
 use super::files;
+use crate::open::takes_away;
 use crate::{Error, Result};
 
 /// Owners with the migrations of their files.
@@ -56,18 +57,19 @@ pub(super) async fn require(directory: &Path, owner: &str) -> Result<()> {
 
 async fn pending_of(directory: &Path, owner: &str, migrator: &Migrator) -> Result<Vec<String>> {
     let applied = applied(directory, owner).await?;
-    for (version, checksum) in &applied {
+    for (version, name, checksum) in &applied {
         match migrator.iter().find(|m| m.version == *version) {
-            None => return Err(newer(owner, *version)),
+            None if takes_away(name) => return Err(newer(owner, *version)),
+            None => {}
             Some(known) if known.checksum.as_ref() != checksum.as_slice() => return Err(changed(owner, *version)),
             Some(_) => {}
         }
     }
-    let missing = migrator.iter().filter(|m| applied.iter().all(|(version, _)| *version != m.version));
+    let missing = migrator.iter().filter(|m| applied.iter().all(|(version, ..)| *version != m.version));
     Ok(missing.map(|m| format!("{owner} {:04} {}", m.version, m.description)).collect())
 }
 
-async fn applied(directory: &Path, owner: &str) -> Result<Vec<(i64, Vec<u8>)>> {
+async fn applied(directory: &Path, owner: &str) -> Result<Vec<(i64, String, Vec<u8>)>> {
     let file = files::path(directory, owner);
     if !file.exists() {
         return Ok(Vec::new());
@@ -80,7 +82,7 @@ async fn applied(directory: &Path, owner: &str) -> Result<Vec<(i64, Vec<u8>)>> {
     let applied = if known == 0 {
         Vec::new()
     } else {
-        sqlx::query_as("select version, checksum from _sqlx_migrations order by version").fetch_all(&mut connection).await.map_err(fault)?
+        sqlx::query_as("select version, description, checksum from _sqlx_migrations order by version").fetch_all(&mut connection).await.map_err(fault)?
     };
     connection.close().await.map_err(fault)?;
     Ok(applied)

@@ -6,7 +6,7 @@ use hopyard_contract::status::{AttemptStatus, FailureCode, PausedReason, Pending
 
 use super::sample::{Sample, begin, now};
 use crate::Error;
-use crate::postgres::{Postgres, failure, scalar, select};
+use crate::postgres::{Postgres, failure, scalar, select, statement};
 use crate::runs::Writes;
 
 /// Words between single quotes.
@@ -30,6 +30,24 @@ pub(super) async fn the_checks_know_the_statuses_of_the_contract(store: &Postgre
         let check: String = scalar(sql).bind(table).bind(column).fetch_one(&mut *tx).await.expect("the column has a CHECK of its own");
         assert_eq!(quoted(&check), words, "words of {table}.{column}");
     }
+}
+
+pub(super) async fn a_newer_schema_is_refused_once_something_was_taken_away(store: &Postgres) {
+    for (version, name, fits) in [(9998_i64, "more columns", true), (9999, "contract old columns", false)] {
+        statement("INSERT INTO hopyard_runs.migrations (version, name, checksum) VALUES ($1, $2, '')")
+            .bind(version)
+            .bind(name)
+            .execute(&store.pool)
+            .await
+            .expect("a later build migrates");
+        for outcome in [store.migrate().await, store.pending_migrations().await.map(drop)] {
+            match outcome {
+                Ok(()) => assert!(fits, "{name}"),
+                Err(error) => assert!(!fits && matches!(&error, Error::Schema(text) if text.contains("9999")), "{name}: {error}"),
+            }
+        }
+    }
+    statement("DELETE FROM hopyard_runs.migrations WHERE version >= 9998").execute(&store.pool).await.expect("the rows go");
 }
 
 pub(super) async fn every_view_can_be_read(store: &Postgres) {
