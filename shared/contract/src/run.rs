@@ -184,6 +184,10 @@ pub struct StepState {
     pub unstarted: u32,
     /// From when on it may be claimed; absent while it may not.
     pub claimable_at: Option<DateTime<Utc>>,
+    /// Its place in its queue: since when it waits for an executor. Kept while an executor has it, so that a step which is lost
+    /// or handed back is next and not last; a retry queues anew. Absent: `claimable_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_at: Option<DateTime<Utc>>,
     /// First start of an attempt.
     pub started_at: Option<DateTime<Utc>>,
     /// End.

@@ -63,7 +63,7 @@ pub trait RunTx: Send {
     /// Locks the run rows in order of id and loads whole states; unknown ids are absent from the answer.
     async fn load(&mut self, ids: &[RunId]) -> Result<Vec<RunState>>;
 
-    /// Steps that the executor may claim, best first: priority (high first), then time claimable, then run id and step.
+    /// Steps that the executor may claim, best first: priority (high first), then their place in the queue (`queued_at`), then run id and step.
     /// Their run rows are locked (PostgreSQL: FOR UPDATE SKIP LOCKED). A run whose slot is taken by others does not appear;
     /// a run that shows up once does not hide the others. Only steps with `claimable_at <= now`, of the pool, and either
     /// bound to nobody or to this executor.

@@ -96,6 +96,7 @@ pub fn birth(birth: &Birth<'_>, now: DateTime<Utc>) -> Decision {
             lost: 0,
             unstarted: 0,
             claimable_at: None,
+            queued_at: None,
             started_at: None,
             finished_at: None,
             outputs: Default::default(),

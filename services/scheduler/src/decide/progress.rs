@@ -103,6 +103,7 @@ impl Change {
         step.status = StepStatus::Pending;
         step.pending_reason = Some(reason);
         step.claimable_at = Some(at);
+        step.queued_at = (reason == PendingReason::AwaitingExecutor).then(|| step.queued_at.unwrap_or(at));
         step.bound_to = bound;
         let (id, pool, attempt) = (step.id.clone(), step.pool.clone(), step.attempt + 1);
         if at <= self.now {
@@ -127,6 +128,7 @@ impl Change {
         step.pending_reason = None;
         step.paused_reason = None;
         step.claimable_at = None;
+        step.queued_at = None;
         step.finished_at = Some(self.now);
     }
 

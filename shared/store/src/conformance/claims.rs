@@ -42,6 +42,10 @@ pub(super) async fn the_best_step_comes_first(bench: Bench) {
     let early = claimable_run(&bench, |_| {}, ago(20)).await;
     let urgent = claimable_run(&bench, |r| r.priority = 3, ago(1)).await;
     let low = claimable_run(&bench, |r| r.priority = 0, ago(99)).await;
+    // Claimable again since a second only: it keeps the place that it had when it was taken.
+    let kept = bench.run();
+    let again = samples::claimable(bench.step("a"), ago(1));
+    bench.accept(&kept, &[hopyard_contract::run::StepState { queued_at: Some(ago(15)), ..again }]).await;
     let future = claimable_run(&bench, |r| r.priority = 3, now + TimeDelta::hours(1)).await;
     let two = bench.run();
     let both = [samples::claimable(bench.step("a"), ago(10)), samples::claimable(bench.step("b"), ago(10))];
@@ -49,7 +53,7 @@ pub(super) async fn the_best_step_comes_first(bench: Bench) {
 
     let found = candidates(&bench, "executor-1", 100).await;
     let step = |run: &Run, id: &'static str| (run.id, Name::literal(id));
-    assert_eq!(found, [step(&urgent, "a"), step(&early, "a"), step(&late, "a"), step(&two, "a"), step(&two, "b"), step(&low, "a")]);
+    assert_eq!(found, [step(&urgent, "a"), step(&early, "a"), step(&kept, "a"), step(&late, "a"), step(&two, "a"), step(&two, "b"), step(&low, "a")]);
     assert!(!found.contains(&step(&future, "a")));
     assert_eq!(candidates(&bench, "executor-1", 2).await, found[..2], "a limit keeps the best");
 }

@@ -224,6 +224,7 @@ pub(super) fn step(id: &str, pool: &Name) -> StepState {
         lost: 0,
         unstarted: 0,
         claimable_at: None,
+        queued_at: None,
         started_at: None,
         finished_at: None,
         outputs: BTreeMap::new(),

@@ -22,9 +22,9 @@ use crate::{Error, Result};
 /// Walks the index in the order of the answer; no guard names what the index already says of its steps.
 pub(super) const CANDIDATES: &str = concat!(
     "SELECT s.run_id, s.id FROM hopyard_runs.steps s JOIN hopyard_runs.runs r ON r.id = s.run_id \
-     WHERE s.pool = $1 AND s.claimable_at IS NOT NULL AND s.claimable_at <= $2 AND (s.bound_to IS NULL OR s.bound_to = $3) AND NOT ",
+     WHERE s.pool = $1 AND s.claimable_at IS NOT NULL AND s.claimable_at <= $2 AND coalesce(s.queued_at, s.claimable_at) <= $2 AND (s.bound_to IS NULL OR s.bound_to = $3) AND NOT ",
     slot_taken!("s.run_id"),
-    " ORDER BY s.priority DESC, s.claimable_at, s.run_id, s.idx LIMIT $4 FOR NO KEY UPDATE OF r SKIP LOCKED"
+    " ORDER BY s.priority DESC, coalesce(s.queued_at, s.claimable_at), s.run_id, s.idx LIMIT $4 FOR NO KEY UPDATE OF r SKIP LOCKED"
 );
 pub(super) const DUE: &str = "SELECT d.run_id FROM hopyard_runs.due d JOIN hopyard_runs.runs r ON r.id = d.run_id \
      WHERE d.at <= $1 ORDER BY d.at, d.run_id LIMIT $2 FOR NO KEY UPDATE OF r SKIP LOCKED";

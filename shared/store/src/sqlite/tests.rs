@@ -219,7 +219,7 @@ async fn views_are_readable() {
 }
 
 /// Steps of a plan that may read a whole index: each of these holds only what is at work now.
-const SMALL: [&str; 3] = ["steps_claimable", "runs_live", "run_slots_held"];
+const SMALL: [&str; 3] = ["steps_waiting", "runs_live", "run_slots_held"];
 
 async fn explain(engine: &Sqlite, sql: &str) -> Vec<String> {
     let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(format!("explain query plan {sql}")))

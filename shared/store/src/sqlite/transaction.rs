@@ -23,18 +23,18 @@ use crate::runs::{ClaimQuery, KeyRow, RunTx, Writes};
 
 // Two ranges of one index, each already in order: steps of the pool, and those bound to the executor.
 pub(super) const CANDIDATES: &str = "select run_id, id from ( \
-       select * from (select run_id, idx, id, priority, claimable_at from steps s \
-         where pool = ?1 and bound_to is null and claimable_at is not null and claimable_at <= ?3 \
+       select * from (select run_id, idx, id, priority, coalesce(queued_at, claimable_at) as place from steps s \
+         where pool = ?1 and bound_to is null and claimable_at is not null and claimable_at <= ?3 and coalesce(queued_at, claimable_at) <= ?3 \
          and not exists (select 1 from run_slots w where w.run_id = s.run_id and w.held = 0 \
                          and w.max <= (select count(*) from run_slots h where h.key = w.key and h.held = 1)) \
-         order by priority desc, claimable_at, run_id, idx limit ?4) \
+         order by priority desc, place, run_id, idx limit ?4) \
        union all \
-       select * from (select run_id, idx, id, priority, claimable_at from steps s \
-         where pool = ?1 and bound_to = ?2 and claimable_at is not null and claimable_at <= ?3 \
+       select * from (select run_id, idx, id, priority, coalesce(queued_at, claimable_at) as place from steps s \
+         where pool = ?1 and bound_to = ?2 and claimable_at is not null and claimable_at <= ?3 and coalesce(queued_at, claimable_at) <= ?3 \
          and not exists (select 1 from run_slots w where w.run_id = s.run_id and w.held = 0 \
                          and w.max <= (select count(*) from run_slots h where h.key = w.key and h.held = 1)) \
-         order by priority desc, claimable_at, run_id, idx limit ?4)) \
-     order by priority desc, claimable_at, run_id, idx limit ?4";
+         order by priority desc, place, run_id, idx limit ?4)) \
+     order by priority desc, place, run_id, idx limit ?4";
 pub(super) const DUE: &str = "select run_id from due where at <= ?1 order by at, run_id limit ?2";
 pub(super) const CLAIMED: &str = "select distinct run_id from attempts where claim_id = ?1 and finished_at is null order by run_id";
 pub(super) const KEYS: &str = "select k.namespace, k.key, k.run_id, k.request_hash from json_each(?1) asked \

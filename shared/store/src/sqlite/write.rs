@@ -19,9 +19,9 @@ pub(super) const UPDATE_RUN: &str = "update runs set namespace = ?2, workflow = 
      session = ?9, repo_url = ?10, commit_id = ?11, executor = ?12, generation = ?13, kill_requested_at = ?14, created_at = ?15, \
      started_at = ?16, finished_at = ?17, cost_microusd = ?18, tokens_input = ?19, tokens_output = ?20, tokens_cache_read = ?21, \
      tokens_cache_write = ?22, turns = ?23, tool_calls = ?24, event_seq = ?25, labels = ?26, data = ?27 where id = ?1";
-pub(super) const UPSERT_STEP: &str = "insert into steps (run_id, idx, id, status, pool, bound_to, priority, claimable_at, started_at, finished_at, data) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) on conflict (run_id, idx) do update set status = excluded.status, \
-     pool = excluded.pool, bound_to = excluded.bound_to, priority = excluded.priority, claimable_at = excluded.claimable_at, \
+pub(super) const UPSERT_STEP: &str = "insert into steps (run_id, idx, id, status, pool, bound_to, priority, claimable_at, queued_at, started_at, finished_at, data) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) on conflict (run_id, idx) do update set status = excluded.status, \
+     pool = excluded.pool, bound_to = excluded.bound_to, priority = excluded.priority, claimable_at = excluded.claimable_at, queued_at = excluded.queued_at, \
      started_at = excluded.started_at, finished_at = excluded.finished_at, data = excluded.data";
 pub(super) const UPSERT_ATTEMPT: &str = "insert into attempts (run_id, step, n, status, executor, claim_id, lease_until, started_at, finished_at, data) \
      values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) on conflict (run_id, step, n) do update set status = excluded.status, \
@@ -255,6 +255,7 @@ async fn write_step(connection: &mut SqliteConnection, run: &Run, idx: u32, step
         .bind(step.bound_to.as_ref().map(Name::as_str))
         .bind(run.priority)
         .bind(step.claimable_at.map(micros))
+        .bind(step.queued_at.map(micros))
         .bind(step.started_at.map(micros))
         .bind(step.finished_at.map(micros))
         .bind(encode("the step", step)?)

@@ -122,7 +122,7 @@ impl Tables {
             .claimable_steps(query.now)
             .filter(|(_, _, step)| ours(step))
             .map(|(record, index, step)| {
-                ((std::cmp::Reverse(record.run.priority), step.claimable_at, record.run.id, index), step.id.clone())
+                ((std::cmp::Reverse(record.run.priority), step.queued_at.or(step.claimable_at), record.run.id, index), step.id.clone())
             })
             .collect();
         found.sort();

@@ -36,6 +36,26 @@ fn a_lease_that_ran_out_makes_its_attempt_lost_and_its_step_claimable() {
 }
 
 #[test]
+fn a_step_that_was_lost_or_handed_back_keeps_its_place_and_a_retry_queues_anew() {
+    let mut world = World::of(json!([{"id": "a", "retry": {"max_attempts": 2, "backoff": {"initial": "10s"}}}]));
+    let place = |world: &World| (world.step("a").claimable_at, world.step("a").queued_at);
+    assert_eq!(place(&world), (Some(at(0)), Some(at(0))));
+    world.goto(5).start("a");
+    assert_eq!(place(&world), (None, Some(at(0))));
+    let lost = 5 + LEASE;
+    world.goto(lost).tick();
+    assert_eq!(place(&world), (Some(at(lost)), Some(at(0))), "claimable since now, before all that came later");
+    world.goto(lost + 1).carry_out("a", Outcome::HandedBack);
+    assert_eq!(place(&world), (Some(at(lost + 1)), Some(at(0))));
+    world.goto(lost + 2).carry_out("a", failed(FailureCode::ExitCode));
+    assert_eq!(place(&world), (Some(at(lost + 12)), None));
+    world.goto(lost + 12).tick();
+    assert_eq!(place(&world), (Some(at(lost + 12)), Some(at(lost + 12))));
+    world.complete("a");
+    assert_eq!(place(&world), (None, None));
+}
+
+#[test]
 fn a_renewed_lease_goes_on() {
     let mut world = one();
     let held = world.start("a");

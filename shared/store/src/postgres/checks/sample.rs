@@ -116,6 +116,7 @@ impl Sample {
             lost: 0,
             unstarted: 0,
             claimable_at: Some(at),
+            queued_at: None,
             started_at: None,
             finished_at: None,
             outputs: BTreeMap::new(),

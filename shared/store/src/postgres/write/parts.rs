@@ -37,15 +37,15 @@ pub(in crate::postgres) const UPDATE_RUNS: &str = "\
      AS n(id, status, pending_reason, paused_reason, failure_code, priority, commit_id, executor, generation, kill_requested_at, started_at, \
      finished_at, cost_microusd, tokens_input, tokens_output, tokens_cache_read, tokens_cache_write, turns, tool_calls, event_seq, data) \
      WHERE r.id = n.id";
-const INSERT_STEPS: &str = "INSERT INTO hopyard_runs.steps (run_id, idx, id, status, pool, bound_to, priority, claimable_at, started_at, finished_at, data) \
-     SELECT run_id, idx, id, status, pool, bound_to, priority, claimable_at, started_at, finished_at, data::json \
+const INSERT_STEPS: &str = "INSERT INTO hopyard_runs.steps (run_id, idx, id, status, pool, bound_to, priority, claimable_at, queued_at, started_at, finished_at, data) \
+     SELECT run_id, idx, id, status, pool, bound_to, priority, claimable_at, queued_at, started_at, finished_at, data::json \
      FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::timestamptz[], $9::timestamptz[], \
-     $10::timestamptz[], $11::text[]) AS n(run_id, idx, id, status, pool, bound_to, priority, claimable_at, started_at, finished_at, data)";
+     $10::timestamptz[], $11::timestamptz[], $12::text[]) AS n(run_id, idx, id, status, pool, bound_to, priority, claimable_at, queued_at, started_at, finished_at, data)";
 pub(in crate::postgres) const UPDATE_STEPS: &str = "\
      UPDATE hopyard_runs.steps s SET status = n.status, pool = n.pool, bound_to = n.bound_to, priority = n.priority, \
-     claimable_at = n.claimable_at, started_at = n.started_at, finished_at = n.finished_at, data = n.data::json \
+     claimable_at = n.claimable_at, queued_at = n.queued_at, started_at = n.started_at, finished_at = n.finished_at, data = n.data::json \
      FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::timestamptz[], $9::timestamptz[], \
-     $10::timestamptz[], $11::text[]) AS n(run_id, idx, id, status, pool, bound_to, priority, claimable_at, started_at, finished_at, data) \
+     $10::timestamptz[], $11::timestamptz[], $12::text[]) AS n(run_id, idx, id, status, pool, bound_to, priority, claimable_at, queued_at, started_at, finished_at, data) \
      WHERE s.run_id = n.run_id AND s.idx = n.idx";
 pub(in crate::postgres) const UPSERT_ATTEMPTS: &str = "\
      INSERT INTO hopyard_runs.attempts (run_id, step, n, status, executor, claim_id, lease_until, started_at, finished_at, data) \
@@ -144,6 +144,7 @@ pub(in crate::postgres) fn bind_steps<'q>(query: Statement<'q>, rows: &[StepRow<
         .bind(column(&rows, |(.., s)| s.bound_to.as_ref().map(|name| name.as_str().to_owned())))
         .bind(column(&rows, |(run, ..)| i32::from(run.priority)))
         .bind(column(&rows, |(.., s)| s.claimable_at))
+        .bind(column(&rows, |(.., s)| s.queued_at))
         .bind(column(&rows, |(.., s)| s.started_at))
         .bind(column(&rows, |(.., s)| s.finished_at))
         .bind(data))
