@@ -11,8 +11,8 @@ check: ## Format, lints, documentation
 	@cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings && RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 schemathesis: ## Requests made from the OpenAPI document, against a private stack; by hand EXAMPLES=2000 SECONDS_AT_MOST=36000
 	@programs=$$(scripts/bootstrap schemathesis) && set -a && eval "$$programs" && exec scripts/schemathesis $(EXAMPLES)
-chaos: ## Clients go on while everything fails: make chaos SECONDS=600 SEED=7 STORE=postgres
-	@programs=$$(scripts/bootstrap chaos) && set -a && eval "$$programs" && HOPYARD_CHAOS_SECONDS=$(or $(SECONDS),120) HOPYARD_CHAOS_SEED=$(or $(SEED),7) HOPYARD_CHAOS_STORE=$(or $(STORE),sqlite) exec scripts/with-volumes cargo test --locked -p hopyard --features chaos --test it nothing_promised_is_lost_in_a_storm -- --nocapture
+chaos: ## Clients go on while everything fails: make chaos SECONDS=600 SEED=7 STORE=postgres [FAULTS=kill,drain] [OTHER=git revision] [PROGRAM=hopyard]
+	@programs=$$(scripts/bootstrap chaos) && set -a && eval "$$programs" && $(if $(PROGRAM),HOPYARD_PROGRAM=$(abspath $(PROGRAM)) )$(if $(FAULTS),HOPYARD_CHAOS_FAULTS=$(FAULTS) )$(if $(OTHER),HOPYARD_CHAOS_OTHER=$$(scripts/other-version $(OTHER)) )HOPYARD_CHAOS_SECONDS=$(or $(SECONDS),120) HOPYARD_CHAOS_SEED=$(or $(SEED),7) HOPYARD_CHAOS_STORE=$(or $(STORE),sqlite) exec scripts/with-volumes cargo test --locked -p hopyard --features chaos --test it nothing_promised_is_lost_in_a_storm -- --nocapture
 sim: ## Simulated worlds for SECONDS (60), or the one world of SEED
 	@cargo test -p hopyard-sim --locked --test sim -- --seconds=$(if $(filter command,$(origin SECONDS)),$(SECONDS),60) $(if $(filter command,$(origin SEED)),--seed=$(SEED))
 crash: ## Every service crashes at each of its failpoints, on both engines

@@ -97,7 +97,8 @@ async fn every_point(store: Engine) {
     }
     harness.restart_all().await;
     let world = World {
-        api,
+        doors: vec![api],
+        turns: Default::default(),
         bus: harness.nats.addr(),
         places: Places { dir, repo },
         journal: Journal::begin(),

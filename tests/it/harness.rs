@@ -286,6 +286,11 @@ impl Harness {
         self.processes.iter().find(running).expect("a door runs")
     }
 
+    /// Addresses of all doors.
+    pub fn doors(&self) -> Vec<SocketAddr> {
+        self.processes.iter().filter(|p| p.service == "ingest").map(Process::http).collect()
+    }
+
     /// Address of the first door that runs.
     pub fn api(&self) -> SocketAddr {
         self.door().http()

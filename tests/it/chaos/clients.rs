@@ -25,8 +25,10 @@ const BATCH: usize = 12;
 /// What all clients share.
 #[derive(Debug)]
 pub struct World {
-    /// Address of the API.
-    pub api: SocketAddr,
+    /// Addresses of the API, which take turns.
+    pub doors: Vec<SocketAddr>,
+    /// How often a door was chosen.
+    pub turns: AtomicUsize,
     /// Address of the bus.
     pub bus: SocketAddr,
     /// What runs need.
@@ -95,6 +97,11 @@ impl World {
         Some(live)
     }
 
+    /// The next door, as a balancer that knows nothing of their health would choose it.
+    pub fn door(&self) -> SocketAddr {
+        self.doors[self.turns.fetch_add(1, Ordering::Relaxed) % self.doors.len()]
+    }
+
     /// A request; `None` when there was no whole answer.
     pub async fn http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Option<http::Answer> {
         let text = if body.is_null() { String::new() } else { body.to_string() };
@@ -102,7 +109,7 @@ impl World {
         if !body.is_null() {
             headers.push(("Content-Type", "application/json"));
         }
-        let answer = tokio::time::timeout(PATIENCE, http::send(self.api, method, path, &headers, text.as_bytes())).await.ok()?.ok()?;
+        let answer = tokio::time::timeout(PATIENCE, http::send(self.door(), method, path, &headers, text.as_bytes())).await.ok()?.ok()?;
         // A problem of the server's own is one of 503; anything else would be a fault of ours.
         if answer.status >= 500 && answer.status != 503 {
             self.journal.violation(format!("{method} {path}: {} {}", answer.status, answer.text()));

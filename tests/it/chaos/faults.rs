@@ -40,7 +40,7 @@ pub struct Faults {
     pub bus_lost: Vec<Duration>,
     /// When a database was killed or the bus wiped, for those who measure how long it takes to get well.
     pub measured: Vec<(Loss, DateTime<Utc>)>,
-    /// From when to when the bus, the database or every scheduler was away.
+    /// From when to when the bus, the database or every scheduler was away, or every door.
     pub away: Vec<Span>,
     /// From when to when the clock of some service was wrong.
     pub shifted: Vec<Span>,
@@ -48,6 +48,12 @@ pub struct Faults {
     pub executors_killed: Vec<(String, DateTime<Utc>)>,
     /// Services that ended by themselves, with the end of their log.
     pub ended: Vec<String>,
+    /// The faults to make, when not all: kinds, or kinds of one service, such as `kill-executor`.
+    pub only: Option<BTreeSet<String>>,
+    /// The executable of another version: services start as either.
+    pub other: Option<PathBuf>,
+    /// How often services were started again as this version, and as the other.
+    pub started_as: [usize; 2],
     draining: BTreeSet<String>,
     away_since: Option<DateTime<Utc>>,
     bus_copy: Option<PathBuf>,
@@ -88,6 +94,9 @@ impl Faults {
             shifted: Vec::new(),
             executors_killed: Vec::new(),
             ended: Vec::new(),
+            only: None,
+            other: None,
+            started_as: [0; 2],
             draining: BTreeSet::new(),
             away_since: None,
             bus_copy: None,
@@ -102,7 +111,7 @@ impl Faults {
 
     /// Time until the next fault.
     pub fn pause(&mut self) -> Duration {
-        self.dice.span(100, 900)
+        self.dice.span(100, 1_300)
     }
 
     /// How long a fault lasts: mostly short, now and then long.
@@ -112,8 +121,10 @@ impl Faults {
 
     /// Makes a fault by chance.
     pub async fn make(&mut self, harness: &mut Harness, world: &World) {
-        let mut at = self.dice.below(MIX.iter().map(|(_, weight)| weight).sum());
-        for (kind, weight) in MIX {
+        let kinds: Vec<_> =
+            MIX.iter().filter(|(kind, _)| self.wants(kind, None) || harness.names().iter().any(|name| self.wants(kind, Some(name)))).collect();
+        let mut at = self.dice.below(kinds.iter().map(|(_, weight)| weight).sum());
+        for (kind, weight) in kinds {
             if at < *weight {
                 return self.make_one(kind, harness, world).await;
             }
@@ -121,12 +132,40 @@ impl Faults {
         }
     }
 
+    fn wants(&self, kind: &str, name: Option<&str>) -> bool {
+        let of_service = |name: &str| format!("{kind}-{}", name.split('-').next().unwrap_or_default());
+        let Some(only) = &self.only else { return true };
+        only.contains(kind) || name.is_some_and(|name| only.contains(&of_service(name)))
+    }
+
+    /// Lets every second service start again as the other version, if there is one.
+    pub async fn mix_versions(&mut self, harness: &mut Harness) {
+        let Some(other) = &self.other else { return };
+        for name in harness.names().into_iter().step_by(2) {
+            let service = harness.service(&name);
+            service.stop().await;
+            service.run_as(Some(other.clone()));
+            service.start().await;
+        }
+    }
+
+    /// Starts a service, as either version.
+    async fn launch(&mut self, name: &str, harness: &mut Harness) {
+        let service = harness.service(name);
+        if let Some(other) = &self.other {
+            let other = Some(other.clone()).filter(|_| self.dice.one_in(2));
+            self.started_as[usize::from(other.is_some())] += 1;
+            service.run_as(other);
+        }
+        service.launch().await;
+    }
+
     async fn make_one(&mut self, kind: &'static str, harness: &mut Harness, world: &World) {
         let span = self.span();
         let until = Instant::now() + span;
         let name = match kind {
             "kill" | "stop" | "drain" => {
-                let names: Vec<String> = harness.names().into_iter().filter(|n| !self.ill.contains_key(n)).collect();
+                let names: Vec<String> = harness.names().into_iter().filter(|n| !self.ill.contains_key(n) && self.wants(kind, Some(n))).collect();
                 if names.is_empty() {
                     return;
                 }
@@ -288,7 +327,7 @@ impl Faults {
         for name in due {
             let Some((_, heal)) = self.ill.remove(&name) else { continue };
             match heal {
-                Heal::Launch(name) => harness.service(&name).launch().await,
+                Heal::Launch(name) => self.launch(&name, harness).await,
                 Heal::Thaw(name) => harness.thaw(&name),
                 Heal::Clock(name, since) => {
                     harness.set_clock(&name, 0);
@@ -305,9 +344,8 @@ impl Faults {
             self.ended.push("nats-server ended by itself".to_owned());
             harness.nats.restart_same_port().await.unwrap();
         }
-        let mut schedulers = harness.names().into_iter().filter(|name| name.starts_with("scheduler"));
-        let away =
-            ["bus", "database"].iter().any(|name| self.ill.contains_key(*name)) || schedulers.all(|name| self.ill.contains_key(&name));
+        let all_ill = |service: &str| harness.names().iter().filter(|name| name.starts_with(service)).all(|name| self.ill.contains_key(name));
+        let away = ["bus", "database"].iter().any(|name| self.ill.contains_key(*name)) || ["scheduler", "ingest"].into_iter().any(all_ill);
         match (away, self.away_since) {
             (true, None) => self.away_since = Some(Utc::now()),
             (false, Some(since)) => {

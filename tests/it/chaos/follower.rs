@@ -31,7 +31,7 @@ async fn follow(world: &World, run: &str) {
     while Instant::now() < limit {
         let after = last.to_string();
         let resume = (last > 0).then_some(after.as_str());
-        let open = tokio::time::timeout(SILENCE, Frames::connect(world.api, &path, resume)).await;
+        let open = tokio::time::timeout(SILENCE, Frames::connect(world.door(), &path, resume)).await;
         let Ok(Ok(mut frames)) = open else {
             // The run may only be on the bus yet, or the door is away.
             tokio::time::sleep(Duration::from_millis(200)).await;

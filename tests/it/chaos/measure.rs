@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use super::clients::World;
 
+/// How long a probe waits for one answer.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
 /// Times of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct Times(Vec<Duration>);
@@ -58,7 +61,10 @@ pub async fn first_work(world: &World, op: String, loss: Loss) -> DateTime<Utc> 
         "definition": { "version": 1, "name": "probe", "workspace": { "mode": "none" }, "steps": [{ "id": "main", "shell": "true" }] },
     });
     loop {
-        let answer = world.http("POST", "/api/v1/runs", &[("Idempotency-Key", &op)], &body).await;
+        let key = [("Idempotency-Key", op.as_str())];
+        let asked = world.http("POST", "/api/v1/runs", &key, &body);
+        // Another door may be well while this one is frozen.
+        let answer = tokio::time::timeout(ATTEMPT, asked).await.ok().flatten();
         let body = answer.as_ref().map(|a| a.json()).unwrap_or_default();
         if let Some(run) = body["run_id"].as_str().filter(|_| answer.is_some_and(|a| matches!(a.status, 200 | 201))) {
             if loss == Loss::Database {

@@ -37,7 +37,7 @@ async fn nothing_promised_is_lost_in_a_storm() {
 
 async fn storm(store: Engine, seed: u64, length: Duration) {
     let volumes = process_env("HOPYARD_CHAOS_VOLUMES").is_some();
-    let setup = Setup { store, executors: 3, hosts: 2, slots: 8, metrics: true, links: true, volumes, clocks: true, ..Setup::default() };
+    let setup = Setup { store, executors: 3, hosts: 2, doors: 2, slots: 12, metrics: true, links: true, volumes, clocks: true, ..Setup::default() };
     let setup = if store == Engine::Postgres { Setup { schedulers: 2, ..setup } } else { setup };
     let mut harness = Harness::start(setup).await;
     let repo = harness.repo(&[&[("README", "a repository\n")]]);
@@ -45,7 +45,8 @@ async fn storm(store: Engine, seed: u64, length: Duration) {
     std::fs::create_dir(dir.join("locks")).unwrap();
     harness.keep_addresses();
     let world = World {
-        api: harness.api(),
+        doors: harness.doors(),
+        turns: Default::default(),
         bus: harness.nats.addr(),
         places: Places { dir: dir.clone(), repo },
         journal: Journal::begin(),
@@ -55,6 +56,9 @@ async fn storm(store: Engine, seed: u64, length: Duration) {
         clients: Default::default(),
     };
     let mut faults = Faults::new(seed, harness.volumes.iter().map(|v| v.path().to_owned()).collect());
+    faults.only = process_env("HOPYARD_CHAOS_FAULTS").map(|text| text.split(',').map(str::to_owned).collect());
+    faults.other = process_env("HOPYARD_CHAOS_OTHER").map(Into::into);
+    faults.mix_versions(&mut harness).await;
     let weather = async {
         let began = Instant::now();
         let mut next = began + Duration::from_secs(2);
@@ -127,6 +131,8 @@ fn table(world: &World, faults: &Faults, tally: &Tally, first: &[(Loss, Span)]) 
         ("event streams followed to their end", tally.followed),
         ("lost with the bus, as their 202 said", tally.lost_with_bus),
         ("services that ended by themselves", faults.ended.len()),
+        ("starts as this version, beside another", faults.started_as[0]),
+        ("starts as the other version", faults.started_as[1]),
     ] {
         lines.push(format!("{what:<42} {count:>8}"));
     }

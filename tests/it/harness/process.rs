@@ -26,6 +26,7 @@ pub struct Process {
     pub name: String,
     /// Subcommand.
     pub service: &'static str,
+    program: PathBuf,
     env: Vec<(String, String)>,
     log: PathBuf,
     log_from: u64,
@@ -38,7 +39,8 @@ impl Process {
     /// A service that has not been started.
     pub fn new(name: &str, service: &'static str, env: Vec<(String, String)>, logs: &Path) -> Self {
         let log = logs.join(format!("{name}.log"));
-        Self { name: name.to_owned(), service, env, log, log_from: 0, child: None, admin: None, http: None }
+        let program = own_program();
+        Self { name: name.to_owned(), service, program, env, log, log_from: 0, child: None, admin: None, http: None }
     }
 
     /// Its process id while it runs.
@@ -60,6 +62,11 @@ impl Process {
     pub fn set(&mut self, name: &str, value: &str) {
         self.env.retain(|(other, _)| other != name);
         self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The executable from its next start on: of another version, or this one's.
+    pub fn run_as(&mut self, other: Option<PathBuf>) {
+        self.program = other.unwrap_or_else(own_program);
     }
 
     /// Keeps the addresses that it has, so that it is found there after every start.
@@ -84,7 +91,7 @@ impl Process {
         (self.admin, self.http) = (None, None);
         self.log_from = std::fs::metadata(&self.log).map_or(0, |m| m.len());
         let mut launch =
-            Launch::new(env!("CARGO_BIN_EXE_hopyard")).args([self.service]).only_env().streams(Streams::Append(self.log.clone()));
+            Launch::new(&self.program).args([self.service]).only_env().streams(Streams::Append(self.log.clone()));
         for name in ["PATH", "TMPDIR", "RUST_BACKTRACE"] {
             if let Some(value) = process_env(name) {
                 launch = launch.env(name, value);
@@ -185,6 +192,11 @@ impl Process {
         let status = end(&mut child, Signal::SIGTERM, STOP).await.unwrap();
         assert!(status.success(), "{} did not drain: {status}\n{}", self.name, last(&self.words(), 30));
     }
+}
+
+/// The executable that services run: the one that was built with the test, or an optimised one of the same tree.
+fn own_program() -> PathBuf {
+    process_env("HOPYARD_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_hopyard").to_owned()).into()
 }
 
 /// The last lines of a text.
