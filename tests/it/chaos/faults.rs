@@ -337,7 +337,14 @@ impl Faults {
                 Heal::StartBus => harness.nats.restart_same_port().await.unwrap(),
                 Heal::ThawServer(pid) => freeze_tree(pid, Signal::SIGCONT),
                 Heal::StartDatabase => harness.postgres.as_mut().expect("it was killed").restart().await.unwrap(),
-                Heal::EmptyVolume(volume) => std::fs::remove_file(volume.join(BALLAST)).unwrap_or_default(),
+                Heal::EmptyVolume(volume) => {
+                    std::fs::remove_file(volume.join(BALLAST)).unwrap_or_default();
+                    // A nats-server that could not write acknowledges nothing again until it is started anew, as operators are told.
+                    if volume.ends_with("bus") && !self.ill.contains_key("bus") {
+                        harness.nats.kill().await.unwrap();
+                        harness.nats.restart_same_port().await.unwrap();
+                    }
+                }
             }
         }
         if !self.ill.contains_key("bus") && matches!(harness.nats.exited().now_or_never(), Some(Ok(Some(_)))) {
@@ -379,7 +386,8 @@ fn freeze_tree(pid: Pid, signal: Signal) {
     }
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+/// Copies a folder with everything in it.
+pub fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
         let target = to.join(entry.file_name());

@@ -10,7 +10,7 @@ use hopyard::servers::process_env;
 use tokio_util::sync::CancellationToken;
 
 use super::clients::World;
-use super::faults::Faults;
+use super::faults::{Faults, copy_tree};
 use super::journal::Journal;
 use super::measure::{Loss, Span, Times, first_work, gross_and_net, reclaims};
 use super::tally::{Tally, tally};
@@ -110,6 +110,7 @@ async fn storm(store: Engine, seed: u64, length: Duration) {
     println!("{lines}");
     if let Some(file) = process_env("HOPYARD_CHAOS_JOURNAL") {
         world.journal.save(Path::new(&file)).unwrap();
+        copy_tree(&dir.join("logs"), &Path::new(&file).with_extension("logs"));
     }
     for text in &faults.ended {
         println!("ended by itself: {text}");
