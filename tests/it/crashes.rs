@@ -98,6 +98,38 @@ async fn a_run_survives_the_end_of_its_executor() {
     harness.close().await;
 }
 
+/// Covers A6, B6, B12, D21: a fault of the executor itself ends the attempt with a code of its own, wherever it comes; the
+/// process of the step is ended, its work is kept, and the executor goes on.
+#[tokio::test]
+async fn a_panic_ends_its_attempt_and_nothing_else() {
+    let points = ["executor.workspace.made", "executor.spawned", "executor.started.sent", "executor.process.ended"];
+    // Keeping the work of the first one panics as well.
+    let armed = points.iter().chain(&["executor.snapshot.made"]).map(|point| format!("{point}=panic")).collect::<Vec<_>>().join(",");
+    let mut harness = Harness::start(Setup { settings: vec![("FAILPOINTS", armed)], ..Setup::default() }).await;
+    let dir = harness.dir().to_owned();
+    let repo = harness.repo(&[&[("a", "1\n")]]);
+    // A point acts at its first pass: every run comes as far as the next one.
+    for point in points {
+        let ends = point == "executor.process.ended";
+        let script = format!("echo made > made\n{}", if ends { "" } else { "sleep 600" });
+        let run = harness.submit(on_repo(&repo, json!([{ "id": "one", "shell": script }]))).await;
+        let state = harness.wait_final(&run).await;
+        let attempt = &step_of(&state, "one")["attempts"][0];
+        assert_eq!((&state["status"], &state["failure_code"]), (&json!("failed"), &json!("engine_error")), "{point}: {state:#}");
+        assert!(attempt["error"].as_str().is_some_and(|error| error.contains("panicked")), "{point}: {attempt:#}");
+        if ends {
+            assert_eq!(state["result"]["files"][0]["path"], "made", "{point}: {state:#}");
+        }
+        eventually("nothing of the step is left", || async {
+            holds(step_processes(&dir).is_empty(), format!("{point}: {:?}", step_processes(&dir)))
+        })
+        .await;
+    }
+    let run = harness.submit(on_repo(&repo, json!([{ "id": "one", "shell": "true" }]))).await;
+    harness.wait_completed(&run).await;
+    harness.close().await;
+}
+
 /// A stopped executor leaves nothing running past its lease, and its late words change nothing; here its shims give up early.
 #[tokio::test]
 async fn a_frozen_executor_leaves_nothing_running() {

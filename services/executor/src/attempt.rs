@@ -34,13 +34,13 @@ pub(crate) fn start(executor: &Arc<Executor>, grant: Grant, live: Arc<Attempt>) 
     executor.ctx.tasks.spawn_part("attempt", async move {
         let dir = own.settings.spool.join(grant.attempt.to_string());
         let line = AssertUnwindSafe(own.carry_out(&grant, &live, &dir)).catch_unwind().await;
+        let finished = match line {
+            Ok(finished) => finished,
+            Err(_) => own.after_panic(&grant, &dir).await?,
+        };
         live.close();
         own.live.free_slot();
         own.reporter.ring();
-        let finished = line.unwrap_or_else(|_| {
-            tracing::error!(attempt = %grant.attempt, "an attempt panicked");
-            ended(&grant, failed(FailureCode::EngineError, "the executor panicked; its log has more".to_owned()))
-        });
         own.report_until_settled(finished, &live, &dir).await;
         hopyard_runtime::failpoint!("executor.spool.removed");
         own.live.leave(&grant.attempt);
@@ -95,6 +95,18 @@ impl Executor {
         match &grant.work {
             Work::Shell(script) => self.run(grant, live, dir, &ready, script).await,
             Work::Deliver(deliver) => self.deliver(grant, live, dir, &ready, deliver).await,
+        }
+    }
+
+    /// After a fault of our own: as after a restart, nothing of the attempt goes on, and what it made is kept.
+    async fn after_panic(&self, grant: &Grant, dir: &Path) -> anyhow::Result<Finished> {
+        tracing::error!(attempt = %grant.attempt, "an attempt panicked");
+        crate::recover::end_leftovers(grant.attempt.to_string()).await?;
+        let outcome = failed(FailureCode::EngineError, "the executor panicked; its log has more".to_owned());
+        match AssertUnwindSafe(self.lost(grant, dir)).catch_unwind().await {
+            Ok(finished) => Ok(Finished { outcome, ..finished }),
+            // What was made stays in its workspace, from which a janitor saves it.
+            Err(_) => Ok(ended(grant, outcome)),
         }
     }
 

@@ -21,10 +21,7 @@ pub(crate) async fn start(executor: &Arc<Executor>) -> anyhow::Result<()> {
     while let Some(entry) = entries.next_entry().await? {
         let attempt = entry.file_name().to_string_lossy().into_owned();
         // First of all nothing of it may go on.
-        let swept = tokio::task::spawn_blocking(move || tree::kill_marked(&attempt, None)).await??;
-        if swept.killed > 0 {
-            tracing::warn!(dir = %entry.path().display(), killed = swept.killed, "leftovers of an attempt were ended");
-        }
+        end_leftovers(attempt).await?;
         hopyard_runtime::failpoint!("executor.leftovers.ended");
         left.push(entry.path());
     }
@@ -41,6 +38,16 @@ pub(crate) async fn start(executor: &Arc<Executor>) -> anyhow::Result<()> {
     for dir in left {
         let own = executor.clone();
         executor.ctx.tasks.spawn_part("recover", async move { own.recover(dir).await });
+    }
+    Ok(())
+}
+
+/// Ends every process of an attempt that nobody carries on.
+pub(crate) async fn end_leftovers(attempt: String) -> anyhow::Result<()> {
+    let name = attempt.clone();
+    let swept = tokio::task::spawn_blocking(move || tree::kill_marked(&name, None)).await??;
+    if swept.killed > 0 {
+        tracing::warn!(attempt, killed = swept.killed, "leftovers of an attempt were ended");
     }
     Ok(())
 }
@@ -64,7 +71,8 @@ impl Executor {
         Ok(())
     }
 
-    async fn lost(&self, grant: &Grant, dir: &Path) -> Finished {
+    /// The end of an attempt that nobody carries on: its work and its log, as far as they came.
+    pub(crate) async fn lost(&self, grant: &Grant, dir: &Path) -> Finished {
         let facts = exit_facts(dir).ok().flatten();
         let author = Author {
             attempt: &grant.attempt,
