@@ -35,6 +35,30 @@ const COMMANDS: usize = 2048;
 /// Publishes to streams without an acknowledgement yet; beyond it, whoever publishes waits.
 const UNACKED: usize = 2048;
 
+/// How long a service that starts waits for a bus that starts as well.
+pub const START: Duration = Duration::from_secs(30);
+
+/// Asks the bus until it answers.
+///
+/// # Errors
+/// The last one, after `patience`.
+pub async fn until_answered<T, F, Fut>(patience: Duration, mut ask: F) -> anyhow::Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = anyhow::Result<T>>,
+{
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        match ask().await {
+            Err(error) if tokio::time::Instant::now() < deadline => {
+                tracing::info!(error = format!("{error:#}"), "the bus does not answer yet");
+                tokio::time::sleep(around(Duration::from_millis(100))).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// A connection to the bus, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Bus {
@@ -181,17 +205,8 @@ impl Bus {
         if let Some(file) = config.get("NATS_CREDS") {
             options = options.credentials_file(file).await.with_context(|| format!("the credentials file {file} cannot be read"))?;
         }
-        let deadline = tokio::time::Instant::now() + patience;
-        let client = loop {
-            match options.clone().connect(url.as_str()).await {
-                Ok(client) => break client,
-                Err(error) if tokio::time::Instant::now() < deadline => {
-                    tracing::info!(%error, url = redacted(&url), "the bus does not answer yet");
-                    tokio::time::sleep(around(Duration::from_millis(100))).await;
-                }
-                Err(error) => return Err(error).with_context(|| format!("the bus at {} does not answer", redacted(&url))),
-            }
-        };
+        let connect = || async { Ok(options.clone().connect(url.as_str()).await?) };
+        let client = until_answered(patience, connect).await.with_context(|| format!("the bus at {} does not answer", redacted(&url)))?;
         state.connected.store(true, Ordering::Relaxed);
         let jetstream = ContextBuilder::new().timeout(ACK_TIMEOUT).ack_timeout(ACK_TIMEOUT).max_ack_inflight(UNACKED).build(client.clone());
         Ok(Self { client, jetstream, state })

@@ -16,7 +16,7 @@ use hopyard_contract::topology::ConsumerSpec;
 
 use crate::Bus;
 use crate::backoff::around;
-use crate::bus::header;
+use crate::bus::{self, header};
 use crate::instruments::messages;
 use crate::topology::Topology;
 
@@ -128,9 +128,9 @@ impl Consumer {
     /// Makes or compares the consumer now, so that a service can tell at its start.
     ///
     /// # Errors
-    /// When it is not as it has to be.
+    /// When it is not as it has to be, for as long as a bus may take to start.
     pub async fn ensure(&self) -> anyhow::Result<()> {
-        self.topology.consumer(&self.bus, &self.spec).await.map(drop)
+        bus::until_answered(bus::START, || self.topology.consumer(&self.bus, &self.spec)).await.map(drop)
     }
 
     /// Waits for at least one message and returns all that are waiting, at most a batch.

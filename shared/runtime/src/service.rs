@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin::{self, Readiness};
 use crate::tasks::Tasks;
 use crate::topology::Topology;
-use crate::{Bus, Config, telemetry};
+use crate::{Bus, Config, bus, telemetry};
 
 /// What a service is given.
 #[derive(Clone, Debug)]
@@ -82,9 +82,9 @@ where
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let bus = Bus::connect(&config, id.as_str(), Duration::from_secs(30)).await?;
+    let bus = Bus::connect(&config, id.as_str(), bus::START).await?;
     let topology = Topology::from_config(&config)?;
-    topology.ensure_streams(&bus).await?;
+    bus::until_answered(bus::START, || topology.ensure_streams(&bus)).await?;
     let tasks = Tasks::default();
     let readiness = Readiness::default();
     let admin = admin::serve(&tasks, &config.text("ADMIN_ADDR", "127.0.0.1:0"), readiness.clone()).await?;
