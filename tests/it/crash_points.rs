@@ -157,13 +157,13 @@ fn missing(fired: &Path) -> BTreeSet<&'static str> {
     POINTS.iter().copied().filter(|point| !fired.join(point).exists()).collect()
 }
 
-/// Covers I1, I2: the embedded store.
+/// Covers A6, I1, I2: the embedded store.
 #[tokio::test]
 async fn every_service_may_die_at_every_point() {
     every_point(Engine::Sqlite).await;
 }
 
-/// Covers I1, I2: PostgreSQL.
+/// Covers A6, I1, I2: PostgreSQL.
 #[tokio::test]
 async fn every_service_may_die_at_every_point_on_postgres() {
     every_point(Engine::Postgres).await;

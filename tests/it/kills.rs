@@ -7,7 +7,7 @@ use crate::harness::leftovers::step_processes;
 use crate::harness::wait::{eventually, holds};
 use crate::harness::{Harness, Setup};
 
-/// Covers E1, E6 and E7: a daemon that left its session twice goes too, and so does what ignores TERM.
+/// Covers E1, E6, E7 and X14: a daemon that left its session twice goes too, and so does what ignores TERM.
 #[tokio::test]
 async fn a_cancelled_run_leaves_no_process_behind() {
     let harness = Harness::start(Setup::default()).await;

@@ -18,9 +18,9 @@ use crate::harness::http;
 /// Longest wait of a client for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Runs under way at which clients wait before they submit more.
-const CROWD: usize = 200;
+const CROWD: usize = 260;
 /// Runs of one batch.
-const BATCH: usize = 12;
+const BATCH: usize = 15;
 
 /// What all clients share.
 #[derive(Debug)]

@@ -121,8 +121,10 @@ impl Faults {
 
     /// Makes a fault by chance.
     pub async fn make(&mut self, harness: &mut Harness, world: &World) {
-        let kinds: Vec<_> =
-            MIX.iter().filter(|(kind, _)| self.wants(kind, None) || harness.names().iter().any(|name| self.wants(kind, Some(name)))).collect();
+        let kinds: Vec<_> = MIX
+            .iter()
+            .filter(|(kind, _)| self.wants(kind, None) || harness.names().iter().any(|name| self.wants(kind, Some(name))))
+            .collect();
         let mut at = self.dice.below(kinds.iter().map(|(_, weight)| weight).sum());
         for (kind, weight) in kinds {
             if at < *weight {
@@ -165,7 +167,8 @@ impl Faults {
         let until = Instant::now() + span;
         let name = match kind {
             "kill" | "stop" | "drain" => {
-                let names: Vec<String> = harness.names().into_iter().filter(|n| !self.ill.contains_key(n) && self.wants(kind, Some(n))).collect();
+                let names: Vec<String> =
+                    harness.names().into_iter().filter(|n| !self.ill.contains_key(n) && self.wants(kind, Some(n))).collect();
                 if names.is_empty() {
                     return;
                 }
@@ -351,7 +354,8 @@ impl Faults {
             self.ended.push("nats-server ended by itself".to_owned());
             harness.nats.restart_same_port().await.unwrap();
         }
-        let all_ill = |service: &str| harness.names().iter().filter(|name| name.starts_with(service)).all(|name| self.ill.contains_key(name));
+        let all_ill =
+            |service: &str| harness.names().iter().filter(|name| name.starts_with(service)).all(|name| self.ill.contains_key(name));
         let away = ["bus", "database"].iter().any(|name| self.ill.contains_key(*name)) || ["scheduler", "ingest"].into_iter().any(all_ill);
         match (away, self.away_since) {
             (true, None) => self.away_since = Some(Utc::now()),

@@ -90,8 +90,7 @@ impl Process {
         assert!(self.child.is_none(), "{} runs already", self.name);
         (self.admin, self.http) = (None, None);
         self.log_from = std::fs::metadata(&self.log).map_or(0, |m| m.len());
-        let mut launch =
-            Launch::new(&self.program).args([self.service]).only_env().streams(Streams::Append(self.log.clone()));
+        let mut launch = Launch::new(&self.program).args([self.service]).only_env().streams(Streams::Append(self.log.clone()));
         for name in ["PATH", "TMPDIR", "RUST_BACKTRACE"] {
             if let Some(value) = process_env(name) {
                 launch = launch.env(name, value);

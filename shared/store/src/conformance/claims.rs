@@ -53,7 +53,10 @@ pub(super) async fn the_best_step_comes_first(bench: Bench) {
 
     let found = candidates(&bench, "executor-1", 100).await;
     let step = |run: &Run, id: &'static str| (run.id, Name::literal(id));
-    assert_eq!(found, [step(&urgent, "a"), step(&early, "a"), step(&kept, "a"), step(&late, "a"), step(&two, "a"), step(&two, "b"), step(&low, "a")]);
+    assert_eq!(
+        found,
+        [step(&urgent, "a"), step(&early, "a"), step(&kept, "a"), step(&late, "a"), step(&two, "a"), step(&two, "b"), step(&low, "a")]
+    );
     assert!(!found.contains(&step(&future, "a")));
     assert_eq!(candidates(&bench, "executor-1", 2).await, found[..2], "a limit keeps the best");
 }

@@ -82,7 +82,10 @@ async fn applied(directory: &Path, owner: &str) -> Result<Vec<(i64, String, Vec<
     let applied = if known == 0 {
         Vec::new()
     } else {
-        sqlx::query_as("select version, description, checksum from _sqlx_migrations order by version").fetch_all(&mut connection).await.map_err(fault)?
+        sqlx::query_as("select version, description, checksum from _sqlx_migrations order by version")
+            .fetch_all(&mut connection)
+            .await
+            .map_err(fault)?
     };
     connection.close().await.map_err(fault)?;
     Ok(applied)

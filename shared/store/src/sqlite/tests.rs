@@ -75,12 +75,14 @@ async fn a_newer_schema_is_refused_once_something_was_taken_away() {
     let (_directory, engine) = migrated().await;
     let pool = files::writer(&engine.directory).await.unwrap();
     let apply = async |version: i64, name: &str| {
-        sqlx::query("insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (?1, ?2, true, x'00', 0)")
-            .bind(version)
-            .bind(name)
-            .execute(&pool)
-            .await
-            .unwrap();
+        sqlx::query(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (?1, ?2, true, x'00', 0)",
+        )
+        .bind(version)
+        .bind(name)
+        .execute(&pool)
+        .await
+        .unwrap();
     };
     apply(9998, "more columns").await;
     engine.migrate().await.unwrap();
