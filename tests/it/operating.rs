@@ -4,6 +4,7 @@ use std::process::Output;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hopyard::servers::process_env;
 use serde_json::{Value, json};
 
 use crate::harness::api::{on_repo, shell, step_of};
@@ -194,5 +195,42 @@ async fn the_topology_and_the_schema_are_compared() {
     assert!(hopyard(&harness, &["migrate"], &store).await.status.success());
     let check = hopyard(&harness, &["migrate", "--check"], &store).await;
     assert_eq!((check.status.code(), text(&check).as_str()), (Some(0), ""), "{check:?}");
+    harness.close().await;
+}
+
+/// Covers I4: what cannot work says why and ends, before it takes anything; `doctor` finds what is missing.
+#[tokio::test]
+async fn what_cannot_work_says_why() {
+    let harness = Harness::start(Setup::default()).await;
+    let dir = harness.dir().to_owned();
+    let (file, beside) = (dir.join("a-file"), dir.join("beside"));
+    std::fs::write(&file, "").unwrap();
+    let start = async |service: &str, settings: &[(&str, String)]| {
+        let mut env = vec![("PATH".to_owned(), process_env("PATH").unwrap_or_default())];
+        let usual =
+            [("NATS_URL", harness.nats.url()), ("ADMIN_ADDR", "127.0.0.1:0".to_owned()), ("DATA_DIR", beside.display().to_string())];
+        env.extend(usual.iter().map(|(name, value)| (format!("HOPYARD_{name}"), value.clone())));
+        env.retain(|(name, _)| settings.iter().all(|(other, _)| name != other));
+        env.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let output = run_beside(harness.client().0, vec![service.to_owned()], dir.clone(), env).await;
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (service, setting, value, words) in [
+        ("executor", "PATH", "/nowhere".to_owned(), "git"),
+        ("executor", "HOPYARD_DATA_DIR", file.display().to_string(), "cannot be made"),
+        ("executor", "HOPYARD_SLOTS", "0".to_owned(), "HOPYARD_SLOTS"),
+        ("scheduler", "HOPYARD_STORE_URL", "mysql://somewhere".to_owned(), "sqlite: or postgres://"),
+        ("ingest", "HOPYARD_HTTP_ADDR", harness.api().to_string(), "in use"),
+    ] {
+        let (code, told) = start(service, &[(setting, value)]).await;
+        assert!(code == Some(1) && told.contains(words) && !told.contains("panicked"), "{service} with {setting}: {code:?} {told}");
+    }
+
+    let store = ("STORE_URL", harness.store_url.clone());
+    let doctor = async |settings: &[(&str, String)]| hopyard(&harness, &["doctor"], settings).await;
+    let well = doctor(&[store.clone(), ("NATS_URL", harness.nats.url())]).await;
+    assert!(well.status.success(), "{}", text(&well));
+    let ill = doctor(&[store, ("NATS_URL", "nats://127.0.0.1:1".to_owned())]).await;
+    assert!(ill.status.code() == Some(1) && text(&ill).contains("bus"), "{}", text(&ill));
     harness.close().await;
 }
