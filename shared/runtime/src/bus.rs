@@ -35,10 +35,10 @@ const COMMANDS: usize = 2048;
 /// Publishes to streams without an acknowledgement yet; beyond it, whoever publishes waits.
 const UNACKED: usize = 2048;
 
-/// How long a service that starts waits for a bus that starts as well.
+/// How long a service that starts waits for a bus, or for its streams, that come up at the same time.
 pub const START: Duration = Duration::from_secs(30);
 
-/// Asks the bus until it answers.
+/// Asks the bus until it answers well.
 ///
 /// # Errors
 /// The last one, after `patience`.
@@ -48,11 +48,13 @@ where
     Fut: Future<Output = anyhow::Result<T>>,
 {
     let deadline = tokio::time::Instant::now() + patience;
+    let mut pause = Duration::from_millis(100);
     loop {
         match ask().await {
             Err(error) if tokio::time::Instant::now() < deadline => {
-                tracing::info!(error = format!("{error:#}"), "the bus does not answer yet");
-                tokio::time::sleep(around(Duration::from_millis(100))).await;
+                tracing::info!(error = format!("{error:#}"), "the bus is not ready yet");
+                tokio::time::sleep(around(pause)).await;
+                pause = (pause * 3 / 2).min(Duration::from_secs(1));
             }
             outcome => return outcome,
         }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::programs::run;
 
-/// Room of a volume.
-const ROOM: &str = "size=256m";
+/// Room of a volume: an embedded store takes 22 KiB for a run of a storm.
+const ROOM: &str = "size=640m";
 
 /// A directory on a volume of its own.
 #[derive(Debug)]
