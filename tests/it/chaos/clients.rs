@@ -18,7 +18,7 @@ use crate::harness::http;
 /// Longest wait of a client for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Runs under way at which clients wait before they submit more.
-const CROWD: usize = 260;
+const CROWD: usize = 200;
 /// Runs of one batch.
 const BATCH: usize = 15;
 
