@@ -39,6 +39,7 @@ fn step(id: &'static str, status: StepStatus, reason: Option<PendingReason>) -> 
         lost: 0,
         unstarted: 0,
         claimable_at: (reason == Some(PendingReason::AwaitingExecutor)).then(|| instant("2026-01-01T00:00:05Z")),
+        queued_at: None,
         started_at: None,
         finished_at: None,
         outputs: BTreeMap::new(),
