@@ -194,23 +194,20 @@ impl Bus {
 
     /// Messages that a durable consumer has not settled: waiting and under way. An error while there is no such consumer.
     ///
-    /// nats-server 2.9.10 may keep a message under way for ever that its stream has lost, after a restart from older data: the
-    /// oldest one that is not acknowledged is looked for, and when it is gone only what waits counts.
+    /// They are counted in the stream, above what the consumer has seen the end of: nats-server 2.9.10 may keep a message under
+    /// way for ever that its stream has lost, after a restart from older data, and may keep one that was acknowledged.
     pub async fn unsettled(&mut self, stream: &str, durable: &str) -> std::result::Result<u64, String> {
         let info = self.request(&format!("$JS.API.CONSUMER.INFO.{stream}.{durable}"), &[], b"").await.json();
-        let (Some(waiting), Some(under_way), Some(floor)) =
-            (info["num_pending"].as_u64(), info["num_ack_pending"].as_u64(), info["ack_floor"]["stream_seq"].as_u64())
+        let kept = self.request(&format!("$JS.API.STREAM.INFO.{stream}"), &[], br#"{"deleted_details":true}"#).await.json();
+        let state = &kept["state"];
+        let (Some(floor), Some(first), Some(last)) =
+            (info["ack_floor"]["stream_seq"].as_u64(), state["first_seq"].as_u64(), state["last_seq"].as_u64())
         else {
-            return Err(info.to_string());
+            return Err(format!("{info} {kept}"));
         };
-        if under_way > 0 {
-            let oldest = serde_json::json!({ "seq": floor + 1 }).to_string();
-            let answer = self.request(&format!("$JS.API.STREAM.MSG.GET.{stream}"), &[], oldest.as_bytes()).await.json();
-            if answer["error"]["err_code"] == 10037 {
-                return Ok(waiting);
-            }
-        }
-        Ok(waiting + under_way)
+        let from = first.max(floor + 1);
+        let deleted = state["deleted"].as_array().into_iter().flatten().filter(|seq| seq.as_u64().is_some_and(|seq| seq >= from)).count();
+        Ok((last + 1).saturating_sub(from).saturating_sub(deleted as u64))
     }
 }
 
