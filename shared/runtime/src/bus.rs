@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use serde::Serialize;
 
 use crate::Config;
-use crate::backoff::{around, jitter};
+use crate::backoff::jitter;
 use crate::instruments::bus_events;
 
 /// Header with the types of the events of a page.
@@ -48,13 +48,13 @@ where
     Fut: Future<Output = anyhow::Result<T>>,
 {
     let deadline = tokio::time::Instant::now() + patience;
-    let mut pause = Duration::from_millis(100);
+    let mut tries = 0;
     loop {
         match ask().await {
             Err(error) if tokio::time::Instant::now() < deadline => {
                 tracing::info!(error = format!("{error:#}"), "the bus is not ready yet");
-                tokio::time::sleep(around(pause)).await;
-                pause = (pause * 3 / 2).min(Duration::from_secs(1));
+                tries += 1;
+                tokio::time::sleep(jitter(reconnect_ceiling(tries))).await;
             }
             outcome => return outcome,
         }

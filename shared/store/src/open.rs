@@ -13,7 +13,7 @@ use crate::{Error, Result, postgres, sqlite};
 /// Whether a migration that this build does not know takes something away that it may still use. Any other only adds, and a
 /// build from before works on beside it while a deployment rolls. A test of the tree holds the names to their contents.
 pub(crate) fn takes_away(migration: &str) -> bool {
-    migration.split([' ', '_']).next() == Some("contract")
+    migration.starts_with("contract ")
 }
 
 /// A store that has been opened by URL: `sqlite:DIRECTORY` (one file per owner below it) or `postgres://…`.

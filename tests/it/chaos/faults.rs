@@ -125,6 +125,7 @@ impl Faults {
             .iter()
             .filter(|(kind, _)| self.wants(kind, None) || harness.names().iter().any(|name| self.wants(kind, Some(name))))
             .collect();
+        assert!(!kinds.is_empty(), "no fault is called {:?}", self.only);
         let mut at = self.dice.below(kinds.iter().map(|(_, weight)| weight).sum());
         for (kind, weight) in kinds {
             if at < *weight {

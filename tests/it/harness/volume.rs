@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::programs::run;
 
-/// Room of a volume: an embedded store takes 22 KiB for a run of a storm.
+/// Room of a volume: enough that a long storm does not fill that of an embedded store by itself.
 const ROOM: &str = "size=640m";
 
 /// A directory on a volume of its own.
