@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::door::Door;
 use crate::http::{OperationDoc, Route};
 use crate::problem::{Answer, Refusal};
+use crate::read::fleet::ALIVE;
 
 /// Routes of this module.
 pub fn routes() -> Vec<Route> {
@@ -36,7 +37,9 @@ async fn on_drain(State(door): State<Door>, Path(id): Path<String>) -> Answer {
     let unknown =
         || Refusal::new(404, "unknown_executor", "there is no such executor; `hopyard executors list` shows those that are there");
     let executor: Name = id.parse().map_err(|_| unknown())?;
-    if !door.reader.executors().await?.iter().any(|row| row.id == executor) {
+    // One that beats and is in no row has not been answered to its hello yet.
+    let beats = || door.presence.age("executor", &executor).is_some_and(|age| age < ALIVE);
+    if !door.reader.executors().await?.iter().any(|row| row.id == executor) && !beats() {
         return Err(unknown());
     }
     match rpc::call::<_, Value>(&door.bus, Verb::Drain, &Drain { executor: executor.clone() }).await {

@@ -14,7 +14,7 @@ pub(crate) mod dead_letters;
 pub mod events;
 mod explain;
 pub mod filter;
-mod fleet;
+pub(crate) mod fleet;
 mod followers;
 mod logs;
 pub mod params;
