@@ -138,6 +138,28 @@ impl Balancer {
     }
 }
 
+/// Covers I1: whatever the bus had handed to a scheduler is worked off before it ends, and waits for no second delivery.
+#[tokio::test]
+async fn what_a_scheduler_was_handed_is_done_before_it_ends() {
+    const MESSAGES: u64 = 20;
+    let busy = vec![("FAILPOINTS", "scheduler.reports.taken=delay(3000)".to_owned())];
+    let mut harness = Harness::start(Setup { executors: 0, settings: busy, ..Setup::default() }).await;
+    let mut bus = harness.bus().await;
+    for _ in 0..MESSAGES {
+        bus.store("hopyard.result.nobody", &[], b"no JSON").await;
+    }
+    let consumer = "$JS.API.CONSUMER.INFO.HOPYARD_RESULT.scheduler";
+    while bus.request(consumer, &[], b"").await.json()["delivered"]["stream_seq"] != MESSAGES {
+        tokio::task::yield_now().await;
+    }
+    harness.stop_service("scheduler-1").await;
+    assert_eq!(bus.unsettled("HOPYARD_RESULT", "scheduler").await, Ok(0));
+    harness.start_service("scheduler-1").await;
+    let kept = send(harness.api(), "GET", "/api/v1/dead-letters?limit=100", &[], b"").await.unwrap().expect(200).json();
+    assert_eq!(kept["items"].as_array().map(Vec::len), Some(MESSAGES as usize), "{kept:#}");
+    harness.close().await;
+}
+
 /// A client that keeps its connection, and sends again only when a kept connection was closed under its request.
 struct Client {
     balancer: Balancer,
@@ -262,7 +284,8 @@ async fn restart_in_order(setup: Setup, order: &[&str]) {
         ids.insert(state["id"].as_str().unwrap().to_owned());
     }
     assert_eq!(ids.len(), CLIENTS * RUNS, "every submission is a run of its own");
-    harness.close().await;
+    // What the bus sends to a scheduler that leaves at that moment comes again after 30 s.
+    harness.close_after_faults().await;
 }
 
 /// Covers K3: a reader whose door closes goes on at another one, without a gap and without a repeat.

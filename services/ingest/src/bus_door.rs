@@ -34,7 +34,7 @@ const LATEST: Duration = Duration::from_secs(30);
 /// Never: what is away is waited for.
 pub async fn commands(door: Door) -> anyhow::Result<()> {
     let mut consumer = Consumer::new(door.bus.clone(), door.topology, topology::ingest(), BATCH);
-    while let Some(batch) = door.tasks.draining().run_until_cancelled(consumer.next()).await {
+    while let Some(batch) = consumer.next_until(door.tasks.draining()).await {
         round(&door, batch).await;
     }
     Ok(())

@@ -87,7 +87,7 @@ pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox,
     stream.ensure().await?;
     let (drain, bus) = (ctx.tasks.draining().clone(), ctx.bus.clone());
     ctx.tasks.spawn("reports", async move {
-        while let Some(batch) = drain.run_until_cancelled(stream.next()).await {
+        while let Some(batch) = stream.next_until(&drain).await {
             hopyard_runtime::failpoint!("scheduler.reports.taken");
             for delivery in batch {
                 match reports::read(&bus, &delivery).await {

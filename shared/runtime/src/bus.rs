@@ -314,7 +314,7 @@ impl Bus {
         Ok(Subscription { inner, client: self.client.clone() })
     }
 
-    /// Waits until the server has seen everything sent so far, subscriptions included.
+    /// Waits until everything sent so far has left this process, subscriptions included.
     ///
     /// # Errors
     /// When the connection is closed.
@@ -323,7 +323,7 @@ impl Bus {
     }
 
     /// Whether the server answers now, its streams included. A connection that is open proves nothing: that of a stopped
-    /// server stays open for long.
+    /// server stays open for long. The answer comes after everything that either side had sent before.
     pub async fn answers(&self) -> bool {
         // Whatever the answer says: 2.9 says it in a form that the library does not read.
         self.ask("$JS.API.INFO", Bytes::new(), ACK_TIMEOUT).await.is_ok()

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{FutureExt as _, StreamExt as _};
 use hopyard_contract::topology::ConsumerSpec;
+use tokio_util::sync::CancellationToken;
 
 use crate::Bus;
 use crate::backoff::around;
@@ -173,6 +174,23 @@ impl Consumer {
                 None => self.open = None,
             }
         }
+    }
+
+    /// As [`Self::next`] until `stop`; then what the bus had sent already, once, and `None` after it.
+    ///
+    /// Whoever drops a consumer with messages under way leaves them to the next reader only after the time that an
+    /// acknowledgement may take. One that the bus sends at that very moment still waits so long.
+    pub async fn next_until(&mut self, stop: &CancellationToken) -> Option<Vec<Delivery>> {
+        if let Some(batch) = stop.run_until_cancelled(self.next()).await {
+            return Some(batch);
+        }
+        let mut source = self.open.take()?;
+        self.bus.answers().await;
+        let mut rest = Vec::new();
+        while let Some(Some(Ok(message))) = source.messages.next().now_or_never() {
+            rest.extend(self.delivery(message, &source.origin));
+        }
+        Some(rest).filter(|rest| !rest.is_empty())
     }
 
     /// Waits for one message without having any other one under way: for readers whose room varies.

@@ -88,7 +88,7 @@ where
     let tasks = Tasks::default();
     let readiness = Readiness::default();
     let admin = admin::serve(&tasks, &config.text("ADMIN_ADDR", "127.0.0.1:0"), readiness.clone()).await?;
-    let context = Context { service, id: id.clone(), host, config, bus, topology, tasks: tasks.clone(), readiness, admin };
+    let context = Context { service, id: id.clone(), host, config, bus: bus.clone(), topology, tasks: tasks.clone(), readiness, admin };
     start(context.clone()).await?;
     tracing::info!(service, id = id.as_str(), admin = %admin, "ready");
 
@@ -119,6 +119,8 @@ where
     if tokio::time::timeout(Duration::from_secs(5), tasks.finished()).await.is_err() {
         tracing::warn!(service, "some tasks did not end in time");
     }
+    // Last answers and acknowledgements are with the bus before the connection goes with the process.
+    bus.answers().await;
     if failed.is_cancelled() {
         anyhow::bail!("a task failed; see the log");
     }

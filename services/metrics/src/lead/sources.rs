@@ -40,7 +40,7 @@ pub(super) fn read_bus(ctx: &Context) -> (mpsc::Receiver<Vec<Delivery>>, DropGua
     let (batches, receiver) = mpsc::channel(1);
     let mut consumer = Consumer::new(ctx.bus.clone(), ctx.topology, topology::metrics(), BATCH);
     ctx.tasks.spawn_part("events", async move {
-        while let Some(batch) = stop.run_until_cancelled(Box::pin(consumer.next())).await {
+        while let Some(batch) = Box::pin(consumer.next_until(&stop)).await {
             if let Err(unread) = batches.send(batch).await {
                 for delivery in unread.0 {
                     delivery.later(Duration::from_millis(500)).await;
