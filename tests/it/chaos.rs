@@ -1,7 +1,6 @@
 //! Clients that never stop asking, and what became of everything that they were promised.
 
 pub mod clients;
-pub mod dice;
 mod faults;
 mod follower;
 pub mod journal;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 pub mod api;
 pub mod bus;
+pub mod dice;
 pub mod gauges;
 pub mod http;
 pub mod leftovers;

@@ -22,6 +22,7 @@ mod corpus;
 #[cfg(feature = "chaos")]
 mod crash_points;
 mod crashes;
+mod crowd;
 mod doors;
 mod draining;
 mod examples;

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::dice::Dice;
 use super::follower;
 use super::journal::{Cancel, Journal, Promise};
 use super::workload::{Kind, Places};
 use crate::harness::api::is_final;
 use crate::harness::bus::Bus;
+use crate::harness::dice::Dice;
 use crate::harness::http;
 
 /// Longest wait of a client for an answer.

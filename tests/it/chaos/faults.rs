@@ -10,9 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::clients::World;
-use super::dice::Dice;
 use super::measure::{Loss, Span};
 use crate::harness::Harness;
+use crate::harness::dice::Dice;
 use crate::harness::link::Mode;
 
 /// What ends a fault.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::clients::World;
-use super::dice::Dice;
 use crate::harness::api::is_final;
+use crate::harness::dice::Dice;
 use crate::harness::http::Frames;
 
 /// Longest silence of an open stream; a comment comes every 15 s.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::dice::Dice;
+use crate::harness::dice::Dice;
 
 /// Where runs find what they need.
 #[derive(Clone, Debug)]
