@@ -223,6 +223,10 @@ async fn an_attempt_has_one_owner_however_many_ask() {
     let nothing = || Request::Reports(Reports { v: 1, from: Name::literal("nobody"), reports: Vec::new() });
     while reader.live_counts().await.unwrap().iter().any(|(_, _, live)| *live > 0) {
         crowd.ask(&mut dice, nothing(), true).await;
+        // None ends before it is told to, unless it found something.
+        if let Some(executor) = executors.try_join_next() {
+            executor.unwrap();
+        }
     }
     over.send(true).unwrap();
     while let Some(executor) = executors.join_next().await {
