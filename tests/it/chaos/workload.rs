@@ -40,17 +40,17 @@ pub enum Kind {
     Session,
 }
 
-/// Kinds by how often they come: most runs are short.
+/// Kinds by how often they come: most runs are short, so that many are under way; the sum is 100.
 const MIX: &[(Kind, usize)] = &[
-    (Kind::Short, 50),
-    (Kind::Chain, 10),
-    (Kind::Failing, 6),
-    (Kind::Retried, 6),
-    (Kind::Long, 12),
-    (Kind::Repository, 8),
-    (Kind::RepositoryLong, 4),
-    (Kind::RepositoryRetried, 3),
-    (Kind::Pushed, 3),
+    (Kind::Short, 62),
+    (Kind::Chain, 8),
+    (Kind::Failing, 5),
+    (Kind::Retried, 5),
+    (Kind::Long, 8),
+    (Kind::Repository, 4),
+    (Kind::RepositoryLong, 2),
+    (Kind::RepositoryRetried, 2),
+    (Kind::Pushed, 2),
     (Kind::Session, 2),
 ];
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::statfs::{FsType, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, statfs};
-use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection as _, SqlitePool};
 
 use super::fault::fault;
 use crate::{Error, Result};
@@ -39,6 +39,9 @@ pub(super) fn reading(file: &Path) -> SqliteConnectOptions {
 }
 
 /// Connections live as long as their pool: they cost nothing while idle, and their statements stay prepared.
+///
+/// A full disk ends a transaction inside SQLite, where the driver still counts it, and such a connection could never begin
+/// another one: it is given up.
 fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
@@ -46,6 +49,7 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
 }
 
 /// Readers of the scheduler's file, opened when first used.

@@ -110,6 +110,25 @@ async fn one_scheduler_at_a_time() {
     engine.runs().await.unwrap();
 }
 
+/// A full disk costs the transaction that met it, and none that comes once there is room again.
+#[tokio::test]
+async fn a_full_disk_ends_one_transaction_and_not_the_next() {
+    let (_directory, engine) = migrated().await;
+    let writer = files::writer(&engine.directory).await.unwrap();
+    let fill =
+        || sqlx::query(r#"insert into tombstones (run_id, at, data) values (zeroblob(16), 0, '"' || hex(zeroblob(1000000)) || '"')"#);
+    let pages: i64 = sqlx::query_scalar("pragma page_count").fetch_one(&writer).await.unwrap();
+    sqlx::query(AssertSqlSafe(format!("pragma max_page_count = {pages}"))).execute(&writer).await.unwrap();
+    let mut transaction = writer.begin_with("begin immediate").await.unwrap();
+    let full = fill().execute(&mut *transaction).await.map_err(super::fault::fault);
+    assert!(matches!(&full, Err(Error::Unavailable(words)) if words.contains("full")), "{full:?}");
+    drop(transaction);
+
+    let mut transaction = writer.begin_with("begin immediate").await.unwrap();
+    fill().execute(&mut *transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+}
+
 #[tokio::test]
 async fn urls_are_checked() {
     for url in ["sqlite:", "mysql://h/x", ""] {
