@@ -111,7 +111,7 @@ impl Faults {
 
     /// Time until the next fault.
     pub fn pause(&mut self) -> Duration {
-        self.dice.span(100, 1_300)
+        self.dice.span(100, 1_100)
     }
 
     /// How long a fault lasts: mostly short, now and then long.
