@@ -10,20 +10,21 @@ use crate::harness::programs::git;
 use crate::harness::wait::{eventually, holds};
 use crate::harness::{Harness, Setup};
 
-/// Covers A8, H1, H3, H4 and H5.
+/// Covers A8, D16, H1, H3, H4 and H5: runs that one executor has at the same time see nothing of each other.
 #[tokio::test]
-async fn fifty_runs_of_one_repository_have_fifty_worktrees() {
-    let mut harness = Harness::start(Setup { slots: 50, lease: "20s", renew: "2s", ..Setup::default() }).await;
+async fn sixty_four_runs_of_one_repository_have_a_worktree_each() {
+    const RUNS: usize = 64;
+    let mut harness = Harness::start(Setup { slots: 64, lease: "20s", renew: "2s", ..Setup::default() }).await;
     let repo = harness.repo(&[&[("README", "a repository\n")]]);
     let meeting = harness.dir().join("meeting");
     std::fs::create_dir(&meeting).unwrap();
-    // Nobody leaves before all fifty are there: they exist at the same time.
+    // Nobody leaves before all are there: they exist at the same time.
     let script = format!(
-        "touch {0}/$HOPYARD_RUN_ID; until [ $(ls {0} | wc -l) -ge 50 ]; do sleep 0.2; done; pwd; echo $HOPYARD_RUN_ID > own; test $(ls | wc -l) = 2",
+        "touch {0}/$HOPYARD_RUN_ID; until [ $(ls {0} | wc -l) -ge {RUNS} ]; do sleep 0.2; done; pwd; echo $HOPYARD_RUN_ID > own; test $(ls | wc -l) = 2",
         meeting.display()
     );
     let request = on_repo(&repo, json!([{ "id": "main", "shell": script }]));
-    let answer = harness.http("POST", "/api/v1/runs/batch", json!({ "runs": vec![request; 50] })).await.expect(200).json();
+    let answer = harness.http("POST", "/api/v1/runs/batch", json!({ "runs": vec![request; RUNS] })).await.expect(200).json();
     let runs: Vec<String> = answer["items"].as_array().unwrap().iter().map(|i| i["run_id"].as_str().unwrap().to_owned()).collect();
     let mut places = BTreeSet::new();
     for run in &runs {
@@ -33,7 +34,7 @@ async fn fifty_runs_of_one_repository_have_fifty_worktrees() {
         places.insert(place);
         assert_eq!(state["result"]["files"], json!([{ "path": "own", "status": "added", "insertions": 1, "deletions": 0 }]), "{state:#}");
     }
-    assert_eq!(places.len(), 50);
+    assert_eq!(places.len(), RUNS);
     harness.close().await;
 }
 

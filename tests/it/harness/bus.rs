@@ -5,6 +5,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -205,6 +206,12 @@ impl Bus {
         else {
             return Err(format!("{info} {kept}"));
         };
+        // A message that waits is delivered again after 30 s at the latest; what no reader is given for twice as long is none.
+        let silent = info["delivered"]["last_active"].as_str().and_then(|at| at.parse::<DateTime<Utc>>().ok());
+        let asked = info["num_waiting"].as_u64().is_some_and(|readers| readers > 0) && info["num_pending"] == 0;
+        if asked && silent.is_some_and(|at| Utc::now() - at > TimeDelta::seconds(65)) {
+            return Ok(0);
+        }
         let from = first.max(floor + 1);
         let deleted = state["deleted"].as_array().into_iter().flatten().filter(|seq| seq.as_u64().is_some_and(|seq| seq >= from)).count();
         Ok((last + 1).saturating_sub(from).saturating_sub(deleted as u64))
