@@ -14,7 +14,7 @@ use hopyard_contract::status::{AttemptStatus, FailureCode, RunStatus};
 use hopyard_contract::{AttemptId, Name, RunId, Usage};
 use hopyard_scheduler::decide::decide;
 use hopyard_scheduler::request::{Answer, Request};
-use hopyard_scheduler::round::{Desk, Outlook, transact};
+use hopyard_scheduler::round::{Desk, transact};
 use hopyard_scheduler::settings::Settings;
 use hopyard_store::Store;
 use hopyard_store::runs::RunStore;
@@ -25,29 +25,13 @@ use uuid::Uuid;
 
 use crate::harness::dice::Dice;
 use crate::harness::postgres;
+use crate::races::bench::Scheduler;
 
 const SCHEDULERS: usize = 8;
 const EXECUTORS: usize = 50;
 const RUNS: usize = 100;
 /// Of a lease; short, so that leases run out in the middle of everything.
 const LEASE_MS: u64 = 1500;
-
-/// A scheduler that judges leases and trusts every executor.
-struct Judge;
-
-impl Outlook for Judge {
-    fn may_judge(&self) -> bool {
-        true
-    }
-
-    fn why_unbind(&self, _: &Name) -> Option<&'static str> {
-        None
-    }
-
-    fn pool_of(&self, _: &Name) -> Option<Name> {
-        None
-    }
-}
 
 /// Who was granted what: the secret of each lease, and the executor that has it.
 type Owners = BTreeMap<AttemptId, (Uuid, Name)>;
@@ -63,7 +47,8 @@ impl Crowd {
     async fn ask(&self, dice: &mut Dice, request: Request, due: bool) -> Answer {
         let settings = Settings { lease: Span::from_millis(LEASE_MS), renew: Span::from_millis(500) };
         loop {
-            let desk = Desk { store: dice.pick(&self.schedulers).as_ref(), settings, outlook: &Judge, decide: &decide };
+            let desk =
+                Desk { store: dice.pick(&self.schedulers).as_ref(), settings, outlook: &Scheduler { judges: true }, decide: &decide };
             match transact(&desk, &[&request], due, Vec::new()).await {
                 Ok(mut committed) => {
                     let answered = committed.answers.pop().unwrap();

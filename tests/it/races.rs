@@ -1,6 +1,6 @@
 //! Two schedulers at one store: every pair of transitions, interleaved, ends as one after the other would.
 
-mod bench;
+pub mod bench;
 mod contest;
 mod outcome;
 mod plant;

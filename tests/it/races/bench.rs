@@ -49,8 +49,9 @@ pub struct Told {
     pub again: usize,
 }
 
-struct Scheduler {
-    judges: bool,
+/// A scheduler that counts on every executor, and may judge leases or not.
+pub struct Scheduler {
+    pub judges: bool,
 }
 
 impl Outlook for Scheduler {
