@@ -309,6 +309,11 @@ impl Faults {
         self.ill.insert(name.to_owned(), (until, Heal::Open(name.to_owned())));
     }
 
+    /// Whether everything is as it was before the first of them.
+    pub fn are_healed(&self) -> bool {
+        self.ill.is_empty() && self.draining.is_empty()
+    }
+
     /// Heals what is due, or everything, and starts again what has ended.
     pub async fn heal(&mut self, harness: &mut Harness, all: bool) {
         for (name, status) in harness.gone() {

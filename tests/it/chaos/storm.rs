@@ -98,7 +98,8 @@ async fn storm(store: Engine, seed: u64, length: Duration) {
             }
         }
         world.stop.cancel();
-        while !world.is_over() || !probes.is_empty() {
+        // What was told to drain just before has to end first, and is started again then.
+        while !world.is_over() || !probes.is_empty() || !faults.are_healed() {
             faults.heal(&mut harness, true).await;
             tokio::select! {
                 Some(done) = probes.next(), if !probes.is_empty() => first.push(done),
