@@ -244,6 +244,8 @@ impl Faults {
                 if name.starts_with("executor") {
                     self.executors_killed.push((name.to_owned(), Utc::now()));
                 }
+                // If it was about to end by itself, it does not any more.
+                self.draining.remove(name);
                 harness.kill9(name).await;
                 Heal::Launch(name.to_owned())
             }
