@@ -121,6 +121,7 @@ impl Crowd {
             usage: Usage::default(),
             log_bytes: 0,
             log: None,
+            record: None,
             snapshot: None,
             before: None,
             result: None,

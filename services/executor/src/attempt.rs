@@ -16,6 +16,7 @@ use hopyard_contract::plan::Work;
 use hopyard_contract::status::FailureCode;
 use hopyard_runtime::clock::BootInstant;
 
+use crate::agent::{self, Agent};
 use crate::live::Attempt;
 use crate::process::{ExitFacts, ExitKind, Lease, Limits, ProcessSpec, StepProcess, StepSpec, environment, outputs};
 use crate::workspaces::{self, Author, Kept, OpenError, Ready};
@@ -64,6 +65,7 @@ fn ended(grant: &Grant, outcome: Outcome) -> Finished {
         usage: Usage::default(),
         log_bytes: 0,
         log: None,
+        record: None,
         snapshot: None,
         before: None,
         result: None,
@@ -93,7 +95,14 @@ impl Executor {
         hopyard_runtime::failpoint!("executor.workspace.made");
         instruments::workspace_seconds().with_label_values(&[workspaces::kind(&grant.workspace)]).observe(began.elapsed().as_secs_f64());
         match &grant.work {
-            Work::Shell(script) => self.run(grant, live, dir, &ready, script).await,
+            Work::Shell(script) => {
+                let command = shell(grant, dir, script).await;
+                self.run(grant, live, dir, &ready, command.map(|command| (command, None))).await
+            }
+            Work::Agent(spec) => {
+                let ready_to_go = agent::ready(self, grant, live, dir, spec).await;
+                self.run(grant, live, dir, &ready, ready_to_go.map(|(command, agent)| (command, Some(agent)))).await
+            }
             Work::Deliver(deliver) => self.deliver(grant, live, dir, &ready, deliver).await,
         }
     }
@@ -110,20 +119,32 @@ impl Executor {
         }
     }
 
-    /// Runs a script from its start to the end of its whole tree.
-    async fn run(self: &Arc<Self>, grant: &Grant, live: &Arc<Attempt>, dir: &Path, ready: &Ready, script: &str) -> Finished {
+    /// Runs a command from its start to the end of its whole tree; an agent is listened to meanwhile.
+    async fn run(
+        self: &Arc<Self>,
+        grant: &Grant,
+        live: &Arc<Attempt>,
+        dir: &Path,
+        ready: &Ready,
+        command: anyhow::Result<(Command, Option<Arc<Agent>>)>,
+    ) -> Finished {
         // Nothing has run yet that could be held still.
         if let Err(outcome) = live.relied_on(self.settings.freeze_limit).await {
             return self.close(grant, dir, ready, None, outcome).await;
         }
-        let process = match self.spawn(grant, live, dir, ready, script).await {
-            Ok(process) => process,
+        let spawned = command.and_then(|(command, agent)| Ok((self.spawn(grant, live, dir, ready, command)?, agent)));
+        let (process, agent) = match spawned {
+            Ok(spawned) => spawned,
             Err(error) => return self.close(grant, dir, ready, None, failed(FailureCode::SetupError, format!("{error:#}"))).await,
         };
         hopyard_runtime::failpoint!("executor.spawned");
         live.attach(process.clone());
         let (bus, namespace, id, tail) = (self.ctx.bus.clone(), grant.namespace.clone(), grant.attempt.clone(), process.clone());
         let shipping = self.ctx.tasks.spawn_part("logs", logs::ship(bus, namespace, id, tail));
+        let listening = agent.clone().map(|agent| {
+            let (process, live) = (process.clone(), live.clone());
+            self.ctx.tasks.spawn_part("agent", async move { agent.listen(&process, &live).await })
+        });
         if let Some(pid) = process.started().await.and_then(|pid| u32::try_from(pid).ok()) {
             self.report_started(grant, ready, pid).await;
             hopyard_runtime::failpoint!("executor.started.sent");
@@ -134,13 +155,27 @@ impl Executor {
         if tokio::time::timeout(Duration::from_secs(5), shipping).await.is_err() {
             tracing::warn!(attempt = %grant.attempt, "the live log could not be sent in time");
         }
-        match exit {
+        // It reads from the spool, so that it is at the end soon after the process is.
+        if let Some(listening) = listening {
+            listening.await.unwrap_or_default();
+        }
+        let mut finished = match exit {
             Ok(facts) => {
-                let outcome = outcome(&facts, live, grant);
+                let plain = outcome(&facts, live, grant);
+                let outcome = match &agent {
+                    Some(agent) => agent.outcome(&facts, plain),
+                    None => plain,
+                };
                 self.close(grant, dir, ready, Some((facts, process)), outcome).await
             }
             Err(error) => self.close(grant, dir, ready, None, failed(FailureCode::EngineError, format!("{error:#}"))).await,
+        };
+        if let Some(agent) = agent {
+            agent.close().await;
+            finished.usage = agent.usage();
+            finished.record = self.until_stored(grant, || agent.keep_record(&self.blobs)).await.unwrap_or_default();
         }
+        finished
     }
 
     /// The attempt is at work, in this process or in one of its own.
@@ -150,13 +185,8 @@ impl Executor {
         self.reporter.report(Report::Started(started)).await;
     }
 
-    /// Starts the shim with the step's script, environment and limits.
-    async fn spawn(&self, grant: &Grant, live: &Attempt, dir: &Path, ready: &Ready, script: &str) -> anyhow::Result<StepProcess> {
-        let file = dir.join("script");
-        write_private(&file, script.as_bytes(), 0o700).await?;
-        // A script that names its interpreter is started as a program; any other is one for the shell.
-        let file = file.display().to_string();
-        let argv = if script.starts_with("#!") { vec![file] } else { vec!["sh".to_owned(), "-e".to_owned(), file] };
+    /// Starts the shim with the step's command, environment and limits.
+    fn spawn(&self, grant: &Grant, live: &Attempt, dir: &Path, ready: &Ready, command: Command) -> anyhow::Result<StepProcess> {
         let attempt = grant.attempt.to_string();
         let text = |path: PathBuf| path.display().to_string();
         let env = environment::build(
@@ -171,19 +201,19 @@ impl Executor {
                 tmp: &text(dir.join("tmp")),
             },
             Some(&self.settings.path),
-            &grant.env,
+            &command.env,
         )?;
         let lease = live.lease();
         let limits = Limits {
             grace_ms: grant.grace_ms.unwrap_or_else(|| u64::try_from(self.settings.grace.as_millis()).unwrap_or(10_000)),
             timeout_ms: grant.timeout_ms,
-            idle_timeout_ms: grant.idle_timeout_ms,
+            idle_timeout_ms: grant.idle_timeout_ms.or(command.idle_timeout_ms),
             log_cap_bytes: self.settings.log_cap,
             processes: self.settings.step_processes,
             lease: Some(Lease::new(lease.length(), lease.left())),
             freeze_limit_ms: u64::try_from(self.settings.freeze_limit.as_millis()).unwrap_or(u64::MAX),
         };
-        let step = StepSpec { attempt, argv, env, cwd: ready.path.clone(), limits };
+        let step = StepSpec { attempt, argv: command.argv, env, cwd: ready.path.clone(), input: command.input, limits };
         let spec = ProcessSpec { program: self.settings.program.clone(), dir: dir.to_owned(), cgroup: None, step };
         let (process, supervision) = StepProcess::spawn(spec)?;
         self.ctx.tasks.spawn_part("supervision", async move {
@@ -319,6 +349,27 @@ impl Executor {
     }
 }
 
+/// What the process of a step is started with.
+pub(crate) struct Command {
+    /// Program and arguments.
+    pub(crate) argv: Vec<String>,
+    /// Environment beside the one that every step has.
+    pub(crate) env: BTreeMap<String, String>,
+    /// File that is its standard input; there is none else.
+    pub(crate) input: Option<PathBuf>,
+    /// Longest time without output, where the step sets none.
+    pub(crate) idle_timeout_ms: Option<u64>,
+}
+
+/// A script that names its interpreter is started as a program; any other is one for the shell.
+async fn shell(grant: &Grant, dir: &Path, script: &str) -> anyhow::Result<Command> {
+    let file = dir.join("script");
+    write_private(&file, script.as_bytes(), 0o700).await?;
+    let file = file.display().to_string();
+    let argv = if script.starts_with("#!") { vec![file] } else { vec!["sh".to_owned(), "-e".to_owned(), file] };
+    Ok(Command { argv, env: grant.env.clone(), input: None, idle_timeout_ms: None })
+}
+
 /// Makes the attempt's spool directory and keeps the grant in it.
 async fn prepare(dir: &Path, grant: &Grant) -> anyhow::Result<()> {
     for sub in ["home", "tmp"] {
@@ -329,7 +380,7 @@ async fn prepare(dir: &Path, grant: &Grant) -> anyhow::Result<()> {
 }
 
 /// Writes a file that only its owner may read.
-async fn write_private(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+pub(crate) async fn write_private(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     use tokio::io::AsyncWriteExt as _;
     let mut options = tokio::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(mode);

@@ -3,18 +3,24 @@
 //! The path of an attempt is `attempt`, one straight line: claim → workspace → run → snapshot → upload → exactly one
 //! `finished`. This crate *never* reaches the store, decides what becomes of a run, or lets a process of a step outlive it.
 
+mod agent;
 mod attempt;
 mod claims;
 mod control;
 mod deliver;
+mod gateway;
 mod instruments;
+mod json;
 mod leases;
 mod live;
 mod logs;
+mod prices;
 pub mod process;
+mod providers;
 mod recover;
 mod reporter;
 mod settings;
+mod wire;
 mod workspaces;
 
 use std::sync::Arc;
@@ -28,7 +34,11 @@ use hopyard_runtime::Context;
 use hopyard_runtime::presence;
 use hopyard_worktree::Mirrors;
 
-use crate::live::Live;
+pub use crate::providers::{ProviderAnswer, ask_provider};
+
+use crate::live::{Live, Pace};
+use crate::prices::Prices;
+use crate::providers::Providers;
 use crate::reporter::Reporter;
 use crate::settings::Settings;
 use crate::workspaces::Workspaces;
@@ -39,6 +49,8 @@ pub(crate) struct Executor {
     pub(crate) settings: Settings,
     pub(crate) blobs: Blobs,
     pub(crate) live: Live,
+    pub(crate) prices: Arc<Prices>,
+    pub(crate) providers: Providers,
     pub(crate) reporter: Reporter,
     pub(crate) workspaces: Workspaces,
     pub(crate) incarnation: uuid::Uuid,
@@ -58,10 +70,13 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     tracing::info!(git = %version, pool = settings.pool.as_str(), slots = settings.slots, "the executor can work");
     ctx.readiness.set("git", ComponentHealth::ok());
     let blobs = Blobs::open(&ctx.config.blobs())?;
+    let prices = Arc::new(Prices::open(settings.prices.as_deref())?);
+    let providers = Providers::open(&ctx.config.providers)?;
     let live = Live::new(settings.slots);
     let reporter = Reporter::start(&ctx);
     let workspaces = Workspaces::new(mirrors, &settings, ctx.bus.clone());
-    let executor = Arc::new(Executor { settings, blobs, live, reporter, workspaces, incarnation: uuid::Uuid::new_v4(), ctx });
+    let executor =
+        Arc::new(Executor { settings, blobs, live, prices, providers, reporter, workspaces, incarnation: uuid::Uuid::new_v4(), ctx });
     recover::start(&executor).await?;
     control::start(&executor).await?;
     leases::start(&executor);
@@ -99,7 +114,7 @@ impl Executor {
         let reply: hopyard_contract::message::HelloReply =
             hopyard_runtime::rpc::call(&self.ctx.bus, hopyard_contract::subject::Verb::Hello, &hello).await?;
         hopyard_runtime::failpoint!("executor.hello.answered");
-        self.live.set_lease(Duration::from_millis(reply.lease_ms), Duration::from_millis(reply.renew_ms));
+        self.live.set_pace(Pace { lease: Duration::from_millis(reply.lease_ms), renew: Duration::from_millis(reply.renew_ms) });
         Ok(())
     }
 }

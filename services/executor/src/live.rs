@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hopyard_contract::message::{Grant, KillOrder, Outcome};
-use hopyard_contract::{AttemptId, RunId};
+use hopyard_contract::message::{Allowance, Grant, KillOrder, Outcome};
+use hopyard_contract::{AttemptId, RunId, Usage};
 use hopyard_runtime::bounds;
 use hopyard_runtime::clock::BootInstant;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::instruments::{self, Frozen};
@@ -33,6 +33,17 @@ pub(crate) struct Live {
     state: Arc<Mutex<State>>,
     slots: u32,
     free: watch::Sender<u32>,
+    pace: watch::Sender<Pace>,
+    renew: Arc<Notify>,
+}
+
+/// How leases are kept, as the scheduler says in its answer to hello.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Length of a lease.
+    pub(crate) lease: Duration,
+    /// Time between renewals.
+    pub(crate) renew: Duration,
 }
 
 struct State {
@@ -41,8 +52,6 @@ struct State {
     attempts: HashMap<AttemptId, Arc<Attempt>>,
     killed: HashMap<RunId, (KillOrder, BootInstant)>,
     claimed: Option<BootInstant>,
-    lease: Duration,
-    renew: Duration,
 }
 
 /// One live attempt.
@@ -51,12 +60,17 @@ pub(crate) struct Attempt {
     pub(crate) token: Uuid,
     inner: Mutex<Inner>,
     lease: watch::Sender<Held>,
+    allowance: watch::Sender<Option<Allowance>>,
     changed: watch::Sender<Standing>,
+    /// Rings for a renewal before its time.
+    renew: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct Inner {
     process: Option<StepProcess>,
+    /// What was used so far.
+    usage: Usage,
     /// Counts the attempt as held still while it waits for its lease without a process.
     frozen: Option<Frozen>,
 }
@@ -109,10 +123,15 @@ impl Live {
             killed: HashMap::new(),
             // Whoever has just started has not failed to claim.
             claimed: Some(BootInstant::now()),
-            lease: Duration::from_secs(20),
-            renew: Duration::from_secs(5),
         };
-        let live = Self { state: Arc::new(Mutex::new(state)), slots, free: watch::channel(slots).0 };
+        let pace = Pace { lease: Duration::from_secs(20), renew: Duration::from_secs(5) };
+        let live = Self {
+            state: Arc::new(Mutex::new(state)),
+            slots,
+            free: watch::channel(slots).0,
+            pace: watch::channel(pace).0,
+            renew: Arc::default(),
+        };
         let shown = live.state.clone();
         bounds::show("attempts", most(slots), move || shown.lock().unwrap_or_else(PoisonError::into_inner).attempts.len());
         let shown = live.state.clone();
@@ -143,18 +162,19 @@ impl Live {
         instruments::slots().with_label_values(&["free"]).set(i64::from(free));
     }
 
-    pub(crate) fn set_lease(&self, lease: Duration, renew: Duration) {
-        let mut state = self.state();
-        state.lease = lease;
-        state.renew = renew;
+    /// Sets how leases are kept from now on.
+    pub(crate) fn set_pace(&self, pace: Pace) {
+        self.pace.send_replace(pace);
     }
 
-    pub(crate) fn renew_every(&self) -> Duration {
-        self.state().renew
+    /// Follows how leases are kept.
+    pub(crate) fn pace(&self) -> watch::Receiver<Pace> {
+        self.pace.subscribe()
     }
 
-    pub(crate) fn lease(&self) -> Duration {
-        self.state().lease
+    /// Waits until an attempt wants to be renewed before its time.
+    pub(crate) async fn wants_renewal(&self) {
+        self.renew.notified().await;
     }
 
     /// A claim was answered.
@@ -180,6 +200,8 @@ impl Live {
             token: grant.token,
             inner: Mutex::default(),
             lease: watch::channel(held).0,
+            allowance: watch::channel(grant.allowance).0,
+            renew: self.renew.clone(),
             changed: watch::channel(standing).0,
         });
         state.attempts.insert(grant.attempt.clone(), attempt.clone());
@@ -261,10 +283,31 @@ impl Attempt {
         *self.lease.borrow()
     }
 
+    /// So much was used so far; the next renewal tells it.
+    pub(crate) fn used(&self, usage: Usage) {
+        self.inner().usage = usage;
+    }
+
+    /// What was used so far, and how long its log is.
+    pub(crate) fn so_far(&self) -> (Usage, u64) {
+        let inner = self.inner();
+        (inner.usage, inner.process.as_ref().map_or(0, StepProcess::spooled))
+    }
+
     /// Whether the attempt waits for its lease.
     pub(crate) fn is_frozen(&self) -> bool {
         let inner = self.inner();
         inner.frozen.is_some() || inner.process.as_ref().is_some_and(StepProcess::is_frozen)
+    }
+
+    /// What may be spent on models; renewals tell it anew.
+    pub(crate) fn allowance(&self) -> watch::Receiver<Option<Allowance>> {
+        self.allowance.subscribe()
+    }
+
+    /// Has the leases renewed at once, for what comes with the answer.
+    pub(crate) fn renew_now(&self) {
+        self.renew.notify_one();
     }
 
     /// Waits, at most for `limit`, until the lease can be relied on: nothing outward begins and no process is started while
@@ -322,7 +365,9 @@ impl Attempt {
     }
 
     /// A renewal that was sent at `sent` was answered well.
-    pub(crate) fn renewed(&self, sent: BootInstant, lease: Duration) {
+    pub(crate) fn renewed(&self, sent: BootInstant, lease: Duration, allowance: Option<Allowance>) {
+        // Told even when it is the same: whoever waits for more knows by it that there is none yet.
+        self.allowance.send_replace(allowance);
         let held = Held { sent, length: lease };
         let inner = self.inner();
         self.lease.send_replace(held);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use hopyard_contract::Usage;
 use hopyard_contract::message::{Finished, Grant, Outcome};
+use hopyard_contract::plan::Work;
 use hopyard_runtime::clock::BootInstant;
 
+use crate::agent::Agent;
 use crate::attempt::{FINISHED_FILE, GRANT_FILE};
 use crate::process::{exit_facts, tree};
 use crate::workspaces::{Author, Kept};
@@ -92,6 +93,17 @@ impl Executor {
             tracing::error!(attempt = %grant.attempt, error = format!("{error:#}"), "the log of a lost attempt could not be stored");
             None
         });
+        let agent = match &grant.work {
+            Work::Agent(spec) => Some(Agent::from_spool(spec.clone(), self.prices.clone(), dir)),
+            Work::Shell(_) | Work::Deliver(_) => None,
+        };
+        let record = match &agent {
+            Some(agent) => agent.keep_record(&self.blobs).await.unwrap_or_else(|error| {
+                tracing::error!(attempt = %grant.attempt, error = format!("{error:#}"), "the record of a lost agent could not be stored");
+                None
+            }),
+            None => None,
+        };
         let log_bytes = crate::process::SpoolReader::open(&dir.join(crate::process::SPOOL_FILE)).and_then(|r| r.end()).unwrap_or(0);
         Finished {
             attempt: grant.attempt.clone(),
@@ -104,9 +116,10 @@ impl Executor {
             exit_code: None,
             signal: None,
             outputs: Default::default(),
-            usage: Usage::default(),
+            usage: agent.as_ref().map(Agent::usage).unwrap_or_default(),
             log_bytes,
             log,
+            record,
             snapshot: kept.snapshot,
             before: None,
             result: kept.result,

@@ -22,7 +22,9 @@ pub(crate) struct Settings {
     pub(crate) step_processes: u64,
     /// `PATH` of steps.
     pub(crate) path: String,
-    /// This executable, which is also the shim.
+    /// Table of prices that takes the place of the one that is built in.
+    pub(crate) prices: Option<PathBuf>,
+    /// This executable, which is also the shim and the fake agent.
     pub(crate) program: PathBuf,
     /// Mirrors and the trash, shared by the executors and the janitor of a host.
     pub(crate) data_dir: PathBuf,
@@ -58,6 +60,7 @@ impl Settings {
             log_cap: config.parsed("LOG_CAP", 64 << 20)?,
             step_processes: config.parsed("STEP_PROCESSES", 4096)?,
             path: config.text("STEP_PATH", &path),
+            prices: Some(config.text("PRICES", "")).filter(|file| !file.is_empty()).map(PathBuf::from),
             program: std::env::current_exe().context("the path of this executable is not known")?,
             workspaces: data_dir.join("workspaces").join(id.as_str()),
             sessions: data_dir.join("sessions").join(id.as_str()),

@@ -20,6 +20,9 @@ use crate::client::{Api, bench, fleet, runs, submit, workflows};
 use crate::demo::DemoArgs;
 use crate::dev::DevArgs;
 use crate::exit::{Exit, Failure};
+use crate::fake_agent::{self, FakeAgentArgs};
+use crate::fake_provider::{self, FakeProviderArgs};
+use crate::operate::providers::{self, ProvidersCommand};
 use crate::operate::{MigrateArgs, TopologyCommand, doctor};
 use crate::prune::JanitorArgs;
 use crate::service::{Service, ServiceFlags};
@@ -94,6 +97,9 @@ pub enum Command {
     /// Brings the store's schema to this version
     #[command(after_help = "Example:\n  hopyard migrate --check")]
     Migrate(MigrateArgs),
+    /// Lists providers of models, and asks them
+    #[command(subcommand, after_help = "Example:\n  hopyard providers list")]
+    Providers(ProvidersCommand),
     /// Says what is missing, and what helps
     #[command(after_help = "Example:\n  hopyard doctor")]
     Doctor,
@@ -108,6 +114,14 @@ pub enum Command {
     /// Shows one real run on this checkout, end to end
     #[command(after_help = "Example:\n  hopyard demo")]
     Demo(DemoArgs),
+    /// Plays a coding agent from a script: no model, no key, no bill
+    #[command(
+        after_help = "Examples:\n  echo 'say hello' | hopyard fake-agent\n  hopyard fake-agent --script plays/fix.jsonl --max-turns 3 < prompt.md"
+    )]
+    FakeAgent(FakeAgentArgs),
+    /// Serves model calls from a script, on the wires of real providers
+    #[command(after_help = "Example:\n  hopyard fake-provider --listen 127.0.0.1:8799 --script replies.jsonl --journal served.jsonl")]
+    FakeProvider(FakeProviderArgs),
     /// Prints a completion script
     #[command(after_help = "Example:\n  hopyard completions bash > ~/.local/share/bash-completion/completions/hopyard")]
     Completions {
@@ -188,7 +202,12 @@ fn run(cli: Cli) -> Result<Exit> {
     }
     // One thread is enough for everything that is no service.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(Box::pin(client(cli)))
+    match &cli.command {
+        // It works in a directory of others, where no setting of ours may be read.
+        Command::FakeAgent(args) => runtime.block_on(fake_agent::run(args)),
+        Command::FakeProvider(args) => runtime.block_on(fake_provider::run(args)),
+        _ => runtime.block_on(Box::pin(client(cli))),
+    }
 }
 
 async fn client(cli: Cli) -> Result<Exit> {
@@ -209,6 +228,7 @@ async fn client(cli: Cli) -> Result<Exit> {
         Command::Audit(args) => audit::run(format, &args).await,
         Command::Topology(command) => operate::run_topology(&config, format, &command).await,
         Command::Migrate(args) => operate::migrate(&config, args).await,
+        Command::Providers(command) => providers::run(&config, format, &command).await,
         Command::Doctor => Ok(doctor::run(&config, &api()?, format).await),
         Command::Bench(command) => {
             let server = config.get("URL").is_some().then(api).transpose()?;
@@ -226,6 +246,7 @@ async fn client(cli: Cli) -> Result<Exit> {
         Command::Ingest(_) | Command::Scheduler(_) | Command::Executor(_) | Command::Metrics(_) => {
             unreachable!("services have returned before")
         }
+        Command::FakeAgent(_) | Command::FakeProvider(_) => unreachable!("fakes have returned before"),
     }
 }
 

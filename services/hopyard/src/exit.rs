@@ -22,6 +22,8 @@ pub enum Exit {
     Unreachable,
     /// Interrupted; the run goes on.
     Interrupted,
+    /// As the script of the fake agent says.
+    Scripted(u8),
 }
 
 impl Exit {
@@ -35,6 +37,7 @@ impl Exit {
             Self::TimedOut => 4,
             Self::Unreachable => 5,
             Self::Interrupted => 130,
+            Self::Scripted(code) => code,
         }
     }
 

@@ -9,6 +9,8 @@ pub mod client;
 pub mod demo;
 pub mod dev;
 pub mod exit;
+pub mod fake_agent;
+pub mod fake_provider;
 pub mod operate;
 pub mod prune;
 pub mod servers;

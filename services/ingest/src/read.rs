@@ -153,7 +153,7 @@ fn of_results() -> Vec<Route> {
         route(
             "/api/v1/runs/{id}/artifacts",
             get(results::on_artifacts),
-            OperationDoc::new("listArtifacts", "Patch, bundle and stored logs of a run that has ended.").json(
+            OperationDoc::new("listArtifacts", "Patch, bundle, stored logs and records of agents of a run that has ended.").json(
                 200,
                 "",
                 "Names, sizes, digests and addresses.",

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 mod birth;
+mod budget;
 pub(crate) mod grant;
 mod kill;
 mod lease;

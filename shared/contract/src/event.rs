@@ -66,6 +66,7 @@ macro_rules! event_types {
 event_types! {
     RunAccepted = "run.accepted", RunRunning = "run.running", RunPaused = "run.paused", RunResumed = "run.resumed",
     RunKillRequested = "run.kill_requested", RunCompleted = "run.completed", RunFailed = "run.failed", RunKilled = "run.killed",
+    RunBudgetWarned = "run.budget_warned",
     StepClaimable = "step.claimable", StepRetrying = "step.retrying", StepSkipped = "step.skipped", StepCompleted = "step.completed",
     StepFailed = "step.failed", StepKilled = "step.killed", StepPaused = "step.paused",
     AttemptLeased = "attempt.leased", AttemptRunning = "attempt.running", AttemptCompleted = "attempt.completed",

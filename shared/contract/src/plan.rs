@@ -9,7 +9,10 @@ use crate::duration::Span;
 use crate::id::Name;
 use crate::status::{FailureCode, StepKind};
 
+mod agent;
 pub mod check;
+
+pub use agent::{AgentCli, AgentSpec, GatewayUse, Permissions, agent_turns};
 
 /// Version of the plan's shape that this build writes; older ones are upcast when they are read.
 pub const PLAN_VERSION: u32 = 1;
@@ -89,6 +92,8 @@ pub struct Step {
 pub enum Work {
     /// A script for `sh -e`, or for the interpreter its first line names by `#!`.
     Shell(String),
+    /// A coding agent that works in the run's workspace.
+    Agent(AgentSpec),
     /// Hands the run's work over to its repository. It is not written in definitions: it follows from their `result`.
     Deliver(Deliver),
 }
@@ -98,6 +103,7 @@ impl Work {
     pub fn kind(&self) -> StepKind {
         match self {
             Self::Shell(_) => StepKind::Shell,
+            Self::Agent(_) => StepKind::Agent,
             Self::Deliver(_) => StepKind::Deliver,
         }
     }

@@ -78,6 +78,9 @@ pub struct Run {
     pub start_at: Option<DateTime<Utc>>,
     /// Limits.
     pub budget: Option<Budget>,
+    /// Whether it was told that most of the budget is spent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub budget_warned: bool,
     /// The run that this one repeats.
     pub rerun_of: Option<RunId>,
     /// Keys that bound how many runs are at work at once; taken at the first claim, given back at the end.
@@ -243,10 +246,16 @@ pub struct Attempt {
     pub error: Option<String>,
     /// Cumulative usage.
     pub usage: Usage,
+    /// What it may spend on models in all, in millionths of a US dollar; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowance_microusd: Option<u64>,
     /// Length of its log.
     pub log_bytes: u64,
     /// Its log, once it has ended.
     pub log: Option<BlobRef>,
+    /// Record of its agent: tools, session, the program's own sums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<BlobRef>,
     /// Commit that keeps its work.
     pub snapshot: Option<String>,
 }

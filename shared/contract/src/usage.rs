@@ -72,4 +72,31 @@ impl Usage {
             tool_calls: self.tool_calls.max(other.tool_calls),
         }
     }
+
+    /// What an attempt used, once it is over: the larger counts, and the cost of the last report, which is the exact one,
+    /// unless that report knows of less than was used.
+    #[must_use]
+    pub fn settled_by(&self, last: &Self) -> Self {
+        let settled = self.max(last);
+        let knows_all = settled.tokens == last.tokens;
+        Self { cost_microusd: if knows_all { last.cost_microusd } else { settled.cost_microusd }, ..settled }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(cost_microusd: Option<u64>, input: u64) -> Usage {
+        Usage { cost_microusd, tokens: Tokens { input, ..Tokens::default() }, ..Usage::default() }
+    }
+
+    #[test]
+    fn the_last_report_settles_the_cost_unless_it_knows_of_less() {
+        let running = usage(Some(90), 10);
+        assert_eq!(running.settled_by(&usage(Some(80), 10)), usage(Some(80), 10), "an estimate gives way");
+        assert_eq!(running.settled_by(&usage(None, 12)), usage(None, 12), "an unknown price stays unknown");
+        assert_eq!(usage(None, 10).settled_by(&usage(Some(80), 10)), usage(Some(80), 10), "the program told it at its end");
+        assert_eq!(running.settled_by(&Usage::default()), running, "a report of nothing takes nothing away");
+    }
 }

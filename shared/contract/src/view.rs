@@ -12,6 +12,10 @@ use crate::run::{Attempt, BlobRef, GitResult, Run, RunError, RunState, StepState
 use crate::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, RunStatus, StepKind, StepStatus};
 use crate::usage::Usage;
 
+mod health;
+
+pub use health::{ComponentHealth, Health};
+
 /// A run as every surface shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunView {
@@ -220,6 +224,9 @@ pub struct AttemptView {
     /// Its whole log, once it has ended.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub log: Option<BlobRef>,
+    /// Record of its agent: tools, session, the program's own sums.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub record: Option<BlobRef>,
 }
 
 /// A page of a list.
@@ -278,47 +285,6 @@ pub struct Blocker {
     #[serde(skip_serializing_if = "Option::is_none", default, with = "crate::time::maybe")]
     #[schemars(with = "Option<DateTime<Utc>>")]
     pub until: Option<DateTime<Utc>>,
-}
-
-/// Answer of `/health`, `/livez` and `/readyz`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Health {
-    /// `ok` or `degraded`.
-    pub status: String,
-    /// By component.
-    pub components: BTreeMap<String, ComponentHealth>,
-}
-
-/// Health of one component.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ComponentHealth {
-    /// `ok` or `degraded`.
-    pub status: String,
-    /// Coded reason.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub code: Option<String>,
-    /// In words.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub text: Option<String>,
-}
-
-impl Health {
-    /// Joins components: degraded as soon as one is.
-    pub fn of(components: BTreeMap<String, ComponentHealth>) -> Self {
-        let ok = components.values().all(|c| c.status == "ok");
-        Self { status: if ok { "ok" } else { "degraded" }.to_owned(), components }
-    }
-}
-
-impl ComponentHealth {
-    /// Nothing to say.
-    pub fn ok() -> Self {
-        Self { status: "ok".to_owned(), code: None, text: None }
-    }
-    /// Something is wrong.
-    pub fn degraded(code: &str, text: impl Into<String>) -> Self {
-        Self { status: "degraded".to_owned(), code: Some(code.to_owned()), text: Some(text.into()) }
-    }
 }
 
 fn millis(from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>) -> Option<u64> {
@@ -425,6 +391,7 @@ impl AttemptView {
             usage: attempt.usage,
             log_bytes: attempt.log_bytes,
             log: attempt.log.clone(),
+            record: attempt.record.clone(),
         }
     }
 }

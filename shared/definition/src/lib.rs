@@ -6,6 +6,7 @@
 //! This crate *never* reads a file, a clock, a socket or the environment, never loads a schema from elsewhere, never
 //! expands an anchor and never turns money or a large integer into a float.
 
+mod agent;
 mod definition;
 mod document;
 mod inputs;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use hopyard_contract::Name;
 use hopyard_contract::duration::Span;
-use hopyard_contract::plan::{Concurrency, ResultSpec, Retry, WorkspaceSpec};
+use hopyard_contract::plan::{AgentCli, Concurrency, GatewayUse, Permissions, ResultSpec, Retry, WorkspaceSpec};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
@@ -70,9 +70,9 @@ struct Defaults {
     grace: Option<Span>,
 }
 
-/// One step: a script for a shell.
+/// One step: a script for a shell, or a coding agent.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["shell"]}, {"required": ["agent"]}]))]
 struct StepSpec {
     /// Id within the workflow.
     id: Name,
@@ -95,7 +95,40 @@ struct StepSpec {
     retry: Option<Retry>,
     /// A script for `sh -e`, or for the interpreter its first line names by `#!`.
     #[schemars(length(min = 1))]
-    shell: String,
+    shell: Option<String>,
+    /// A coding agent that works in the run's workspace.
+    agent: Option<AgentStep>,
+}
+
+/// A coding agent at work.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct AgentStep {
+    /// The program.
+    cli: AgentCli,
+    /// What it shall do; a template.
+    #[schemars(length(min = 1))]
+    prompt: String,
+    /// Model, by the name that its provider knows; a template. The program's own choice if absent.
+    #[schemars(length(min = 1))]
+    model: Option<String>,
+    /// Most turns: 1 to 10000, or a template that gives such a number.
+    max_turns: Option<Turns>,
+    /// What it may do without asking; `edit` if absent.
+    permissions: Option<Permissions>,
+    /// Whether its models are asked through the executor; if the executor has a provider that fits, unless it is set.
+    gateway: Option<GatewayUse>,
+    /// What the fake agent plays: JSON lines; a template.
+    #[schemars(length(min = 1))]
+    script: Option<String>,
+}
+
+/// A whole number, or a template that gives one.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Turns {
+    Number(#[schemars(range(min = 1, max = 10_000))] u64),
+    Template(#[schemars(length(min = 1))] String),
 }
 
 #[derive(JsonSchema)]

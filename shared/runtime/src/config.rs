@@ -7,6 +7,10 @@ use anyhow::{Context as _, bail};
 use hopyard_contract::Name;
 use hopyard_contract::duration::Span;
 
+mod providers;
+
+pub use providers::ProviderSettings;
+
 /// One setting: the table below is the only list of them, and the documentation is made from it.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -65,6 +69,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("GIT_FETCH_INTERVAL", "10s", "A mirror is fetched at most once in this time, unless a ref is not found."),
     setting("GIT_CREDENTIALS", "", "Credentials by host: `host=env:NAME` or `host=file:PATH`, separated by commas."),
+    setting(
+        "PRICES",
+        "",
+        "Table of model prices that takes the place of the one that is built in: a TOML file of the same shape (executor).",
+    ),
     setting("LOG_CAP", "67108864", "Most bytes of an attempt's log that are kept."),
     setting(
         "STEP_PROCESSES",
@@ -118,6 +127,8 @@ pub struct Config {
     values: BTreeMap<String, String>,
     /// Names that were given but are not known; reported once telemetry is up.
     pub unknown: Vec<String>,
+    /// Providers of models, by name; only a file can name them.
+    pub providers: BTreeMap<String, ProviderSettings>,
 }
 
 impl Config {
@@ -157,6 +168,10 @@ impl Config {
     fn read_file(&mut self, file: &Path, text: &str) -> anyhow::Result<()> {
         let table: toml::Table = text.parse().with_context(|| format!("{} is no TOML", file.display()))?;
         for (key, value) in table {
+            if key == "providers" {
+                self.providers = providers::read(value).with_context(|| format!("{}: `providers`", file.display()))?;
+                continue;
+            }
             let value = match value {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
@@ -171,7 +186,7 @@ impl Config {
 
     fn put(&mut self, name: &str, value: String) {
         // Names of programs and folders that the set-up scripts hand over are not settings of a service.
-        const SETUP: [&str; 7] = ["CONFIG", "TOOLS", "TOOLS_DIR", "NATS_SERVER", "PG_BIN", "PYTHON", "KEEP"];
+        const SETUP: [&str; 9] = ["CONFIG", "TOOLS", "TOOLS_DIR", "NATS_SERVER", "PG_BIN", "PYTHON", "KEEP", "BWRAP", "AGENTS"];
         // Armed points are read where they are; a build without them says that it does not know the setting.
         let failpoints = cfg!(debug_assertions) && ["FAILPOINTS", "FAILPOINTS_ONCE"].contains(&name);
         if SETUP.contains(&name) || failpoints {
@@ -299,6 +314,30 @@ mod tests {
         assert_eq!(config.get("REPO_ALLOW"), Some("a,b"));
         assert_eq!(config.unknown, ["COLOUR"]);
         assert!(config.parsed::<u32>("POOL", 1).unwrap_err().to_string().contains("HOPYARD_POOL"));
+    }
+
+    #[test]
+    fn providers_are_tables_and_a_wrong_field_is_named() {
+        let read = |text: &str| {
+            let mut config = Config::default();
+            config.read_file(Path::new("hopyard.toml"), text).map(|()| config.providers)
+        };
+        let text =
+            "[providers.anthropic]\nwire = \"anthropic\"\nbase_url = \"https://api.anthropic.com\"\nkey_from = \"env:KEY\"\nrpm = 50\n";
+        let providers = read(text).unwrap();
+        let anthropic = &providers["anthropic"];
+        assert_eq!((anthropic.base_url.as_str(), anthropic.rpm, anthropic.concurrency), ("https://api.anthropic.com", 50, 0));
+        for (bad, word) in [
+            ("[providers.a]\nwire = \"anthropic\"\n", "base_url"),
+            ("[providers.a]\nwire = \"x\"\nbase_url = \"http://h\"\n", "wire"),
+            ("[providers.a]\nwire = \"chat\"\nbase_url = \"h\"\n", "base_url"),
+            ("[providers.a]\nwire = \"chat\"\nbase_url = \"http://h\"\nrmp = 1\n", "rmp"),
+            ("[providers.\"a b\"]\nwire = \"chat\"\nbase_url = \"http://h\"\n", "a b"),
+            ("providers = 1\n", "providers"),
+        ] {
+            let error = format!("{:#}", read(bad).unwrap_err());
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[test]

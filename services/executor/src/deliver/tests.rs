@@ -89,6 +89,7 @@ fn grant(url: String) -> Grant {
             session: None,
             branch: BRANCH.to_owned(),
         },
+        allowance: None,
         traceparent: None,
     }
 }
@@ -232,7 +233,7 @@ async fn a_delivery_waits_for_an_overdue_lease_and_goes_on_when_it_is_renewed() 
             tokio::task::yield_now().await;
         }
         assert_eq!((bench.at(BRANCH), bench.at("main")), (None, Some(bench.base.clone())), "nothing is pushed meanwhile");
-        bench.live.renewed(BootInstant::now(), Duration::from_secs(600));
+        bench.live.renewed(BootInstant::now(), Duration::from_secs(600), None);
     };
     let (delivered, ()) = tokio::join!(bench.deliver(true, None), renew);
     assert_eq!(delivered, outputs([("changed", "true"), ("pushed", "created")]));

@@ -34,6 +34,9 @@ pub struct StepSpec {
     pub env: BTreeMap<String, String>,
     /// Directory in which the command starts.
     pub cwd: PathBuf,
+    /// File that the command reads as its standard input; without one it has none.
+    #[serde(default)]
+    pub input: Option<PathBuf>,
     /// When and how the command is ended, and how much of its output is kept.
     pub limits: Limits,
 }
@@ -46,6 +49,7 @@ impl std::fmt::Debug for StepSpec {
             .field("argv", &self.argv)
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("cwd", &self.cwd)
+            .field("input", &self.input)
             .field("limits", &self.limits)
             .finish()
     }

@@ -102,6 +102,7 @@ fn grant(url: &str, restore: Restore) -> Grant {
             session: Some(Name::literal("s1")),
             branch: "hopyard/w/next".to_owned(),
         },
+        allowance: None,
         traceparent: None,
     }
 }

@@ -72,6 +72,7 @@ impl Bench {
                 argv: argv.iter().map(|&arg| arg.to_owned()).collect(),
                 env: environment::build(&identity, None, &self.declared).unwrap(),
                 cwd: work,
+                input: None,
                 limits: self.limits.clone(),
             },
         }

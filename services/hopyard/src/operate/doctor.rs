@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hopyard_executor::process::environment::resolve;
 use hopyard_runtime::Bus;
 use hopyard_runtime::Config;
 use hopyard_runtime::topology::Topology;
@@ -63,6 +64,7 @@ const COLUMNS: [Column; 4] = [
 pub async fn run(config: &Config, api: &Api, format: Format) -> Exit {
     let mut findings = vec![git().await, nats_server(), postgres(), store(config).await];
     findings.extend(bus(config).await);
+    findings.extend(agents(config));
     findings.push(health(api).await);
     let items: Vec<_> = findings.iter().map(Finding::value).collect();
     output::bytes(output::page(format, &json!({"items": items}), &COLUMNS).as_bytes());
@@ -97,6 +99,16 @@ fn postgres() -> Finding {
         Ok(path) => Finding::good("postgres", path.display().to_string()),
         Err(error) => Finding::bad("postgres", error.to_string(), "scripts/bootstrap test (for the tests)").optional(),
     }
+}
+
+/// Which agents an executor with these settings would find.
+fn agents(config: &Config) -> Vec<Finding> {
+    let path = config.text("STEP_PATH", &process_env("PATH").unwrap_or_default());
+    let look = |(cli, program): (&'static str, &str)| match resolve(program, &path, Path::new("/")) {
+        Ok(found) => Finding::good(cli, found.display().to_string()),
+        Err(error) => Finding::bad(cli, error.to_string(), "install it where executors run, or set HOPYARD_STEP_PATH").optional(),
+    };
+    [("claude", "claude"), ("codex", "codex"), ("opencode", "opencode"), ("gemini", "gemini")].map(look).into()
 }
 
 async fn store(config: &Config) -> Finding {

@@ -23,6 +23,8 @@ use crate::problem::{Answer, Refusal};
 const READ: u64 = 1024 * 1024;
 const PATCH: &str = "changes.patch";
 const BUNDLE: &str = "changes.bundle";
+/// How the name of an agent's record ends.
+const RECORD: &str = ".agent.json";
 const DIFF_TYPE: &str = "text/x-diff; charset=utf-8";
 const BUNDLE_TYPE: &str = "application/x-git-bundle";
 
@@ -42,7 +44,7 @@ pub(crate) struct Artifact {
 /// All blobs of a run.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Artifacts {
-    /// Patch and bundle first, then logs.
+    /// Patch and bundle first, then logs, then records of agents.
     items: Vec<Artifact>,
 }
 
@@ -111,6 +113,7 @@ pub(crate) async fn on_artifact(
     let kind = match name.as_str() {
         PATCH => DIFF_TYPE,
         BUNDLE => BUNDLE_TYPE,
+        _ if name.ends_with(RECORD) => "application/json",
         _ => "application/zstd",
     };
     serve(&door.blobs, blob, kind, &format!("{}-{name}", state.run.id), "attachment").await
@@ -135,6 +138,7 @@ fn blobs_of(state: &RunState) -> Vec<(String, &BlobRef)> {
     blobs.extend(git.and_then(|g| g.bundle.as_ref()).map(|b| (BUNDLE.to_owned(), b)));
     // The stored form of a log holds streams and times too, so it is no plain text.
     blobs.extend(state.attempts.iter().filter_map(|a| a.log.as_ref().map(|b| (format!("{}.{}.spool.zst", a.step, a.n), b))));
+    blobs.extend(state.attempts.iter().filter_map(|a| a.record.as_ref().map(|b| (format!("{}.{}{RECORD}", a.step, a.n), b))));
     blobs
 }
 

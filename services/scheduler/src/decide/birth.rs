@@ -61,6 +61,7 @@ pub fn birth(birth: &Birth<'_>, now: DateTime<Utc>) -> Decision {
         after_policy: request.after_policy,
         start_at: request.start_at,
         budget: merged_budget(plan, birth.new, time_limit),
+        budget_warned: false,
         rerun_of: request.rerun_of,
         slots: Vec::new(),
         kill: birth.tombstone.clone(),

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use hopyard_contract::duration::Span;
 use hopyard_contract::message::{Grant, WorkspaceOrder};
-use hopyard_contract::plan::WorkspaceMode;
+use hopyard_contract::plan::{AgentSpec, Work, WorkspaceMode, agent_turns};
 use hopyard_contract::run::RunState;
 use hopyard_contract::{AttemptId, template};
 
+use super::budget;
 use super::scope::View;
 
 /// The grant of an attempt, made from the state alone, so that a repeated claim gets the same one.
@@ -52,12 +53,38 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
         lease_ms: length.millis(),
         namespace: run.namespace.clone(),
         workflow: run.workflow.clone(),
-        work: spec.work.clone(),
+        work: rendered(&spec.work, &view, budget::turns_left(state)),
         env,
         timeout_ms: spec.timeout.map(Span::millis),
         idle_timeout_ms: spec.idle_timeout.map(Span::millis),
         grace_ms: spec.grace.map(Span::millis),
         workspace,
+        allowance: budget::allowance(state, step, n),
         traceparent: None,
     })
+}
+
+/// What to do, with values in the place of expressions; an agent gets no more turns than the run has left.
+fn rendered(work: &Work, view: &View<'_>, turns_left: Option<u64>) -> Work {
+    let render = |text: &String| template::render(text, view);
+    match work {
+        Work::Shell(_) | Work::Deliver(_) => work.clone(),
+        Work::Agent(agent) => Work::Agent(AgentSpec {
+            cli: agent.cli,
+            prompt: render(&agent.prompt),
+            model: agent.model.as_ref().map(render),
+            max_turns: fewest_turns(agent.max_turns.as_ref().map(render), turns_left),
+            permissions: agent.permissions,
+            gateway: agent.gateway,
+            script: agent.script.as_ref().map(render),
+        }),
+    }
+}
+
+/// What is no number is told by the executor, which ends the attempt with it.
+fn fewest_turns(asked: Option<String>, left: Option<u64>) -> Option<String> {
+    match (asked, left) {
+        (Some(asked), Some(left)) => Some(agent_turns(&asked).map_or(asked, |asked| asked.min(left).to_string())),
+        (asked, left) => asked.or_else(|| left.map(|left| left.to_string())),
+    }
 }

@@ -6,7 +6,7 @@ use hopyard_contract::event::EventType;
 use hopyard_contract::message::{LeaseState, Pin, PinReply, RenewAnswer, Renewal};
 use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::run::{Attempt, WorkspaceRow, WorkspaceStatus};
-use hopyard_contract::status::{AttemptStatus, PendingReason, StepStatus};
+use hopyard_contract::status::{AttemptStatus, PendingReason, StepKind, StepStatus};
 use serde_json::json;
 
 use super::{Change, Effect, Lease, Reply};
@@ -22,6 +22,9 @@ impl Change {
         if !claimable || !ours || self.state.run.kill.is_some() || self.state.run.status.is_final() {
             return;
         }
+        if self.out_of_budget(index) {
+            return;
+        }
         for slot in &mut self.state.run.slots {
             slot.held = true;
         }
@@ -30,6 +33,7 @@ impl Change {
             self.bind(lease);
         }
         let generation = if own_workspace { self.state.run.generation } else { 0 };
+        let is_agent = self.state.plan.step(lease.step.as_str()).is_some_and(|spec| spec.work.kind() == StepKind::Agent);
         let step = &mut self.state.steps[index];
         step.attempt += 1;
         step.claimable_at = None;
@@ -56,10 +60,15 @@ impl Change {
             failure_code: None,
             error: None,
             usage: Usage::default(),
+            allowance_microusd: None,
             log_bytes: 0,
             log: None,
+            record: None,
             snapshot: None,
         });
+        if is_agent {
+            self.allow(self.state.attempts.len() - 1);
+        }
         self.progress();
         if let Some(grant) = super::grant::grant(&self.state, lease.step.as_str(), n, lease.length) {
             self.reply = Reply::Granted(Box::new(grant));
@@ -138,6 +147,9 @@ impl Change {
                     attempt.usage = attempt.usage.max(&renewal.usage);
                     attempt.log_bytes = attempt.log_bytes.max(renewal.log_bytes);
                     self.sum_usage();
+                    if self.state.attempts[index].allowance_microusd.is_some() {
+                        self.allow(index);
+                    }
                     LeaseState::Ok
                 }
                 AttemptStatus::Completed | AttemptStatus::Failed | AttemptStatus::Killed => LeaseState::Settled,
@@ -151,7 +163,9 @@ impl Change {
             self.effects.push(Effect::Stale("renew"));
         }
         let kill = self.kill_order().filter(|_| state == LeaseState::Ok);
-        self.reply = Reply::Renewed(RenewAnswer { state, kill });
+        let (step, n) = (renewal.attempt.step.as_str(), renewal.attempt.n);
+        let allowance = super::budget::allowance(&self.state, step, n).filter(|_| state == LeaseState::Ok);
+        self.reply = Reply::Renewed(RenewAnswer { state, kill, allowance });
     }
 
     /// The first workspace says which commit the ref was; everyone gets the first answer.

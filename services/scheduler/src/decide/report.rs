@@ -142,9 +142,10 @@ impl Change {
         attempt.finished_at = Some(finished.finished_at.min(now).max(attempt.started_at.unwrap_or(attempt.leased_at)));
         attempt.exit_code = finished.exit_code;
         attempt.signal = finished.signal;
-        attempt.usage = attempt.usage.max(&finished.usage);
+        attempt.usage = attempt.usage.settled_by(&finished.usage);
         attempt.log_bytes = finished.log_bytes;
         attempt.log = finished.log.clone();
+        attempt.record = finished.record.clone();
         attempt.snapshot = finished.snapshot.clone();
         if let Some(result) = &finished.result {
             self.state.run.result = Some(result.clone());

@@ -60,7 +60,7 @@ impl Round<'_> {
                 let answers =
                     ask.leases.iter().map(|renewal| match self.decide(renewal.attempt.run, &Input::Renew(renewal.clone(), lease)) {
                         Some(Reply::Renewed(answer)) => answer,
-                        _ => RenewAnswer { state: LeaseState::Stale, kill: None },
+                        _ => RenewAnswer { state: LeaseState::Stale, kill: None, allowance: None },
                     });
                 Answer::Renew(RenewReply { leases: answers.collect() })
             }

@@ -2,7 +2,7 @@
 
 use super::{Check, Findings};
 use crate::run::{RunState, StepState};
-use crate::status::{AttemptStatus, PausedReason, PendingReason, RunStatus, StepStatus};
+use crate::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, RunStatus, StepStatus};
 
 pub(super) fn check(state: &RunState, found: &mut Findings) {
     plan(state, found);
@@ -96,6 +96,8 @@ fn step(state: &RunState, step: &StepState, found: &mut Findings) {
     let ended = last.map(|a| a.status).filter(|s| s.is_final());
     let fits = match status {
         StepStatus::Completed => ended == Some(AttemptStatus::Completed),
+        // Nothing was left to begin it with.
+        StepStatus::Failed if step.failure_code == Some(FailureCode::BudgetExceeded) && ended.is_none() => live.is_none(),
         StepStatus::Failed => matches!(ended, Some(AttemptStatus::Failed | AttemptStatus::Lost)),
         StepStatus::Skipped => last.is_none(),
         StepStatus::Killed | StepStatus::Pending => ended != Some(AttemptStatus::Completed),

@@ -9,7 +9,7 @@ use super::{Check, Findings};
 use crate::event::{Event, EventType};
 use crate::id::Name;
 use crate::run::RunState;
-use crate::status::{AttemptStatus, RunStatus, StepStatus};
+use crate::status::{AttemptStatus, FailureCode, RunStatus, StepStatus};
 
 /// Where a step stands, as far as its events tell. A lease is told with what happens next, so a claimable step may be
 /// leased already.
@@ -50,6 +50,7 @@ struct Replay<'a> {
     started: bool,
     paused: bool,
     killed: bool,
+    warned: bool,
     ended: Option<RunStatus>,
     generation: u64,
 }
@@ -63,6 +64,7 @@ pub(super) fn check(state: &RunState, events: &[Event], found: &mut Findings) {
         started: false,
         paused: false,
         killed: false,
+        warned: false,
         ended: None,
         generation: 0,
     };
@@ -108,6 +110,8 @@ impl<'a> Replay<'a> {
             EventType::RunResumed => self.paused = false,
             EventType::RunKillRequested if self.killed => return refuse("it was killed before"),
             EventType::RunKillRequested => self.killed = true,
+            EventType::RunBudgetWarned if self.warned => return refuse("it was told before"),
+            EventType::RunBudgetWarned => self.warned = true,
             EventType::RunCompleted => return self.end(RunStatus::Completed),
             EventType::RunFailed => return self.end(RunStatus::Failed),
             EventType::RunKilled => return self.end(RunStatus::Killed),
@@ -161,6 +165,10 @@ impl<'a> Replay<'a> {
             (Phase::Waiting, EventType::StepSkipped) if !killed => Phase::Ended(StepStatus::Skipped),
             (Phase::Between(AttemptStatus::Completed), EventType::StepCompleted) => Phase::Ended(StepStatus::Completed),
             (Phase::Between(AttemptStatus::Failed | AttemptStatus::Lost), EventType::StepFailed) => Phase::Ended(StepStatus::Failed),
+            // Nothing was left to begin it with.
+            (Phase::Claimable | Phase::Backoff, EventType::StepFailed) if !killed && out_of_budget(event) => {
+                Phase::Ended(StepStatus::Failed)
+            }
             (Phase::Leased | Phase::Running | Phase::Between(AttemptStatus::Completed), EventType::StepKilled) => {
                 return Err(format!("the step is {phase:?}"));
             }
@@ -244,4 +252,8 @@ impl<'a> Replay<'a> {
             found.run(Check::LegalHistory, format!("the events tell of attempt {step}.{n}, which is not recorded"));
         }
     }
+}
+
+fn out_of_budget(event: &Event) -> bool {
+    event.data.get("failure_code").and_then(Value::as_str) == Some(FailureCode::BudgetExceeded.as_str())
 }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::lease::Allowance;
 use crate::id::{AttemptId, Name};
 use crate::plan::{Work, WorkspaceMode};
 use crate::run::BlobRef;
@@ -62,6 +63,9 @@ pub struct Grant {
     pub grace_ms: Option<u64>,
     /// Where to work.
     pub workspace: WorkspaceOrder,
+    /// What it may spend on models; no limit if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowance: Option<Allowance>,
     /// W3C trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,

@@ -45,6 +45,18 @@ pub struct RenewAnswer {
     /// The run shall end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<KillOrder>,
+    /// What it may spend; no limit if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowance: Option<Allowance>,
+}
+
+/// What an attempt may spend on models, in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Allowance {
+    /// Money in millionths of a US dollar, from the beginning of the attempt.
+    pub microusd: u64,
+    /// Nothing is left of the budget, so that it will not become more.
+    pub spent: bool,
 }
 
 /// Whether a lease goes on.

@@ -97,6 +97,9 @@ pub struct Finished {
     /// Its log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<BlobRef>,
+    /// Record of its agent: tools, session, the program's own sums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<BlobRef>,
     /// Commit that keeps its work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,

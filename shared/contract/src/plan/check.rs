@@ -47,10 +47,18 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
         for (key, value) in &step.env {
             check_template(plan, Some(&ended), value, &format!("{at}/env/{}", crate::json::escape(key)), &mut errors);
         }
-        if let Work::Shell(script) = &step.work
-            && (script.trim().is_empty() || script.contains('\0'))
-        {
-            errors.push(FieldError::new("length", format!("{at}/shell"), "a script has text and no NUL characters"));
+        match &step.work {
+            Work::Shell(script) if script.trim().is_empty() || script.contains('\0') => {
+                errors.push(FieldError::new("length", format!("{at}/shell"), "a script has text and no NUL characters"));
+            }
+            Work::Shell(_) | Work::Deliver(_) => {}
+            Work::Agent(agent) => {
+                let at = format!("{at}/agent");
+                agent.check(&at, &mut errors);
+                for (field, text) in agent.templates() {
+                    check_template(plan, Some(&ended), text, &format!("{at}/{field}"), &mut errors);
+                }
+            }
         }
         if let Some(retry) = &step.retry
             && !(1..=100).contains(&retry.max_attempts)

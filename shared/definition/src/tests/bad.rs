@@ -77,7 +77,15 @@ fn steps() {
     check(&[
         (step(""), &["step_kind /steps/0 4:5"]),
         (step("shell: x\nagent: {cli: claude}"), &["step_kind /steps/0 6:5"]),
-        (step("agent: {cli: claude}"), &["unsupported_step /steps/0/agent 5:5"]),
+        (step("agent: {cli: claude}"), &["missing_field /steps/0/agent/prompt 5:12"]),
+        (step("agent: {cli: cluade, prompt: x}"), &["unknown_value /steps/0/agent/cli 5:18"]),
+        (step("agent: {cli: claude, prompt: ' '}"), &["length /steps/0/agent/prompt 5:34"]),
+        (step("agent: {cli: claude, prompt: '${{ inputs.x }}'}"), &["unknown_input /steps/0/agent/prompt 5:34"]),
+        (step("agent: {cli: claude, prompt: x, max_turns: 0}"), &["range /steps/0/agent/max_turns 5:48"]),
+        (step("agent: {cli: claude, prompt: x, max_turns: [1]}"), &["type /steps/0/agent/max_turns 5:48"]),
+        (step("agent: {cli: claude, prompt: x, permissions: all}"), &["unknown_value /steps/0/agent/permissions 5:50"]),
+        (step("agent: {cli: claude, prompt: x, script: y}"), &["unknown_field /steps/0/agent/script 5:45"]),
+        (step("agent: claude"), &["type /steps/0/agent 5:12"]),
         (step("llm: {}"), &["unsupported_step /steps/0/llm 5:5"]),
         (step("approval: {}"), &["unsupported_step /steps/0/approval 5:5"]),
         (step("workflow: w"), &["unsupported_step /steps/0/workflow 5:5"]),
@@ -183,7 +191,8 @@ fn everything_is_found_at_once_and_in_the_order_of_the_text() {
             "unknown_field /steps/0/need 9:5",
             "unknown_input /steps/0/if 10:9",
             "duplicate_step /steps/1/id 11:9",
-            "unsupported_step /steps/1/agent 12:5",
+            "missing_field /steps/1/agent/cli 12:12",
+            "missing_field /steps/1/agent/prompt 12:12",
             "unknown_step /steps/1/needs/0 13:13",
         ]
     );
@@ -202,8 +211,8 @@ fn problems_are_sentences_with_file_and_suggestion() {
         "fix.yaml:3:19: /workspace/mode: `persistant` is none of temporary, persistent, none; did you mean `persistent`? (unknown_value)"
     );
     assert_eq!(
-        text(&step("agent: {}")),
-        "fix.yaml:5:5: /steps/0/agent: `agent` steps are not carried out by this version; it runs `shell` steps (unsupported_step)"
+        text(&step("llm: {}")),
+        "fix.yaml:5:5: /steps/0/llm: `llm` steps are not carried out by this version; it runs `shell` and `agent` steps (unsupported_step)"
     );
     assert_eq!(
         text(&step("")),

@@ -94,6 +94,7 @@ pub(super) fn run(namespace: &Name, pool: &Name, plan_hash: &str) -> Run {
         after_policy: AfterPolicy::Skip,
         start_at: None,
         budget: None,
+        budget_warned: false,
         rerun_of: None,
         slots: Vec::new(),
         kill: None,
@@ -281,8 +282,10 @@ pub(super) fn leased(step: &str, n: u32, claim_id: Uuid) -> Attempt {
         failure_code: None,
         error: None,
         usage: Usage::default(),
+        allowance_microusd: None,
         log_bytes: 0,
         log: None,
+        record: None,
         snapshot: None,
     }
 }

@@ -182,6 +182,7 @@ impl Executor {
             usage: used(0),
             log_bytes: 0,
             log: None,
+            record: None,
             snapshot: None,
             before: None,
             result: None,

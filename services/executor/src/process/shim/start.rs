@@ -1,5 +1,6 @@
 //! Starts the command of a step: program found, output on pipes, environment and group of its own.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -40,6 +41,11 @@ pub(super) fn start(spec: &StepSpec, cgroup: Option<&Path>) -> Result<Running, S
     let asked = spec.argv.first().map_or("", String::as_str);
     let program = environment::resolve(asked, path, &spec.cwd).map_err(|error| error.to_string())?;
 
+    let input = match &spec.input {
+        Some(file) => File::open(file).map(Stdio::from).map_err(|error| format!("the input {} cannot be read: {error}", file.display()))?,
+        None => Stdio::null(),
+    };
+
     #[expect(clippy::disallowed_methods, reason = "the one place where the command of a step is started")]
     let mut command = Command::new(&program);
     command
@@ -50,7 +56,7 @@ pub(super) fn start(spec: &StepSpec, cgroup: Option<&Path>) -> Result<Running, S
         .env(ATTEMPT, &spec.attempt)
         .current_dir(&spec.cwd)
         .process_group(0)
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
 

@@ -70,8 +70,10 @@ fn attempt(step: &'static str, status: AttemptStatus) -> Attempt {
         failure_code: None,
         error: None,
         usage: Usage::default(),
+        allowance_microusd: None,
         log_bytes: 0,
         log: None,
+        record: None,
         snapshot: None,
     }
 }
@@ -111,6 +113,7 @@ fn state(status: RunStatus, reason: Option<PendingReason>) -> RunState {
         after_policy: hopyard_contract::submit::AfterPolicy::Skip,
         start_at: None,
         budget: None,
+        budget_warned: false,
         rerun_of: None,
         slots: Vec::new(),
         kill: None,

@@ -112,6 +112,7 @@ pub(super) fn finished(held: &Held, outcome: Outcome, now: DateTime<Utc>) -> Fin
         usage: Usage::default(),
         log_bytes: 0,
         log: None,
+        record: None,
         snapshot: None,
         before: Some("before".to_owned()),
         result: None,
@@ -134,7 +135,9 @@ impl World {
         plan["v"] = json!(1);
         plan["name"] = json!("w");
         for step in plan["steps"].as_array_mut().expect("steps") {
-            step["shell"] = json!("true");
+            if step.get("agent").is_none() {
+                step["shell"] = json!("true");
+            }
         }
         let plan = Arc::new(Plan::from_stored(plan).expect("the plan fits"));
         let new = NewRun {

@@ -72,6 +72,7 @@ impl Sample {
             after_policy: AfterPolicy::Skip,
             start_at: None,
             budget: None,
+            budget_warned: false,
             rerun_of: None,
             slots: Vec::new(),
             kill: None,
@@ -164,8 +165,10 @@ impl Sample {
             failure_code: None,
             error: None,
             usage: Usage::default(),
+            allowance_microusd: None,
             log_bytes: 0,
             log: None,
+            record: None,
             snapshot: None,
         }
     }

@@ -1,0 +1,366 @@
+//! Agent steps: a program works in the run's workspace, and what it says is read while it does.
+//!
+//! What it says is an account of its work, never an order: it decides the outcome, turns, tools and, without a gateway, tokens
+//! and money. Whatever it is silent about is found out from its process.
+
+mod adapter;
+mod claude;
+mod codex;
+mod event;
+mod gemini;
+mod lines;
+mod opencode;
+mod record;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, ensure};
+use chrono::{DateTime, Utc};
+use hopyard_blobs::Blobs;
+use hopyard_contract::Usage;
+use hopyard_contract::log::Stream;
+use hopyard_contract::message::{Grant, Outcome};
+use hopyard_contract::plan::{AgentCli, AgentSpec, GatewayUse, agent_turns};
+use hopyard_contract::run::BlobRef;
+use hopyard_contract::status::FailureCode;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::adapter::{Launch, Order, Parser};
+use self::event::AgentEnd;
+use self::lines::Lines;
+use self::record::Record;
+use self::tally::Tally;
+use crate::Executor;
+use crate::attempt::{Command, failed, write_private};
+use crate::gateway::{Gateway, Ledger};
+use crate::live::Attempt;
+use crate::prices::Prices;
+use crate::process::{ExitFacts, ExitKind, SPOOL_FILE, SpoolReader, StepProcess};
+
+/// Time that a program has to end by itself after it said that it is done: some never do.
+const AFTER_THE_END: Duration = Duration::from_secs(10);
+/// Why a process is ended that had that time.
+const DONE: &str = "agent_done";
+/// Silence after which an agent is taken to hang, unless its step says otherwise.
+const IDLE_TIMEOUT_MS: u64 = 15 * 60 * 1000;
+/// Longest last words of a program that are told as a reason, in characters.
+const LAST_WORDS: usize = 600;
+
+/// The agent of one attempt, as far as it was heard.
+pub(crate) struct Agent {
+    spec: AgentSpec,
+    prices: Arc<Prices>,
+    dir: PathBuf,
+    heard: Mutex<Heard>,
+    /// What its models used, if a gateway stands between.
+    ledger: Option<Arc<Ledger>>,
+    gateway: Mutex<Option<Gateway>>,
+    /// Cancelled when the gateway refuses a call because of the budget.
+    refused: CancellationToken,
+}
+
+struct Heard {
+    lines: Lines,
+    parser: Parser,
+    tally: Tally,
+    /// What it said last, for whoever asks why it was silent then.
+    last: Option<(DateTime<Utc>, &'static str)>,
+}
+
+/// Makes everything ready for an agent: its gateway, its files, and how it is started.
+///
+/// # Errors
+/// When its spool cannot be written, no gateway can be opened, or a value of its step is not valid.
+pub(crate) async fn ready(
+    executor: &Executor,
+    grant: &Grant,
+    live: &Arc<Attempt>,
+    dir: &Path,
+    spec: &AgentSpec,
+) -> anyhow::Result<(Command, Arc<Agent>)> {
+    let max_turns = spec.max_turns.as_deref().map(agent_turns).transpose().map_err(|error| anyhow!(error))?;
+    let mut spec = spec.clone();
+    let chosen = match spec.gateway {
+        Some(GatewayUse::Off) => None,
+        wanted => {
+            let chosen = executor.providers.choose(adapter::wire(spec.cli), spec.model.as_deref());
+            ensure!(
+                chosen.is_some() || wanted.is_none(),
+                "no provider of this executor speaks what {} speaks; name one in `[providers.NAME]` of its settings",
+                spec.cli
+            );
+            chosen.map(|(provider, model)| (provider, model.map(str::to_owned)))
+        }
+    };
+    let (gateway, ledger) = match chosen {
+        None => (None, None),
+        Some((provider, model)) => {
+            spec.model = model;
+            let ledger = Arc::new(Ledger::open(dir)?);
+            let (tasks, prices, limit) = (&executor.ctx.tasks, executor.prices.clone(), executor.settings.freeze_limit);
+            (Some(Gateway::open(tasks, provider, prices, ledger.clone(), live.clone(), limit).await?), Some(ledger))
+        }
+    };
+    let (url, own_program) = (gateway.as_ref().map(Gateway::url), executor.settings.program.display().to_string());
+    let order = Order {
+        own_program: &own_program,
+        script: spec.script.as_deref(),
+        model: spec.model.as_deref(),
+        max_turns,
+        permissions: spec.permissions,
+        resume: None,
+        gateway: gateway.as_ref().zip(url.as_deref()).map(|(gateway, url)| adapter::Gateway { url, token: gateway.token() }),
+        root: nix::unistd::geteuid().is_root(),
+    };
+    let Launch { argv, env, files } = adapter::launch(spec.cli, &order);
+    for (path, text) in files {
+        let file = dir.join("home").join(path);
+        let parent = file.parent().context("a file has a directory")?;
+        tokio::fs::create_dir_all(parent).await.with_context(|| format!("{} cannot be made", parent.display()))?;
+        write_private(&file, text.as_bytes(), 0o600).await?;
+    }
+    let prompt = dir.join("prompt");
+    write_private(&prompt, spec.prompt.as_bytes(), 0o600).await?;
+    let mut declared = grant.env.clone();
+    declared.extend(env);
+    let refused = gateway.as_ref().map(Gateway::refused).unwrap_or_default();
+    let agent = Agent { ledger, refused, gateway: Mutex::new(gateway), ..Agent::new(spec, executor.prices.clone(), dir) };
+    Ok((Command { argv, env: declared, input: Some(prompt), idle_timeout_ms: Some(IDLE_TIMEOUT_MS) }, Arc::new(agent)))
+}
+
+impl Agent {
+    fn new(spec: AgentSpec, prices: Arc<Prices>, dir: &Path) -> Self {
+        let heard = Heard { lines: Lines::default(), parser: Parser::of(spec.cli), tally: Tally::default(), last: None };
+        Self {
+            spec,
+            prices,
+            dir: dir.to_owned(),
+            heard: Mutex::new(heard),
+            ledger: None,
+            gateway: Mutex::default(),
+            refused: CancellationToken::new(),
+        }
+    }
+
+    /// The agent of an attempt that nobody carries on, from what its spool kept.
+    pub(crate) fn from_spool(spec: AgentSpec, prices: Arc<Prices>, dir: &Path) -> Self {
+        let mut agent = Self::new(spec, prices, dir);
+        let read = SpoolReader::open(&dir.join(SPOOL_FILE)).and_then(|mut spool| {
+            while let Some(piece) = spool.next_piece()? {
+                agent.hear(piece.stream, &piece.bytes, piece.at);
+            }
+            Ok(())
+        });
+        if let Err(error) = read {
+            tracing::warn!(%error, dir = %dir.display(), "what an agent said could not be read again");
+        }
+        agent.read_home();
+        if Ledger::is_there(dir) {
+            match Ledger::open(dir) {
+                Ok(ledger) => agent.ledger = Some(Arc::new(ledger)),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "what the models of a lost agent used is not known"),
+            }
+        }
+        agent
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Listens until the process has ended, and tells what was used; a program that goes on after it said that it is done is ended.
+    pub(crate) async fn listen(&self, process: &StepProcess, live: &Attempt) -> anyhow::Result<()> {
+        let mut tail = process.output(0)?;
+        let mut end_at = None;
+        let mut paid = self.ledger.as_ref().map(|ledger| ledger.watch());
+        loop {
+            tokio::select! {
+                () = changed(&mut paid) => live.used(self.usage()),
+                piece = tail.next() => {
+                    let Some(piece) = piece? else { return Ok(()) };
+                    if self.hear(piece.stream, &piece.bytes, piece.at) {
+                        live.used(self.usage());
+                    }
+                    if end_at.is_none() && self.ended().is_some() {
+                        end_at = Some(Instant::now() + AFTER_THE_END);
+                    }
+                }
+                // It is told in an answer that it will not try again; if it does not end, it is ended.
+                () = self.refused.cancelled(), if end_at.is_none() => end_at = Some(Instant::now() + AFTER_THE_END),
+                () = until(end_at) => {
+                    tracing::info!(attempt = %live.id, "the agent said that it is done and went on: it is ended");
+                    process.kill(DONE, false);
+                    // Once is enough: the shim sees to the rest.
+                    end_at = Some(Instant::now() + Duration::from_secs(24 * 3600));
+                }
+            }
+        }
+    }
+
+    /// Takes in what came; whether that said anything.
+    fn hear(&self, stream: Stream, bytes: &[u8], at: DateTime<Utc>) -> bool {
+        if stream != Stream::Stdout {
+            return false;
+        }
+        let heard = &mut *self.heard();
+        let lines = heard.lines.feed(bytes);
+        for line in &lines {
+            for event in heard.parser.parse(line) {
+                heard.tally.note(&event, at);
+                heard.last = Some((at, event.name()));
+            }
+        }
+        !lines.is_empty()
+    }
+
+    fn ended(&self) -> Option<AgentEnd> {
+        self.heard().tally.ended().cloned()
+    }
+
+    /// What was used so far.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage_of(&self.heard().tally)
+    }
+
+    /// The gateway knows tokens and money, the program turns and tools; each is asked for what it knows.
+    fn usage_of(&self, tally: &Tally) -> Usage {
+        let told = tally.usage(&self.prices, self.spec.model.as_deref(), Utc::now());
+        match &self.ledger {
+            None => told,
+            Some(ledger) => {
+                let paid = ledger.usage();
+                let turns = if told.turns == 0 { paid.turns } else { told.turns };
+                Usage { turns, tool_calls: told.tool_calls, ..paid }
+            }
+        }
+    }
+
+    /// Takes in what a program tells in files of its home only.
+    fn read_home(&self) {
+        if self.spec.cli != AgentCli::Codex {
+            return;
+        }
+        match codex::read_rollouts(&self.dir.join("home")) {
+            Ok(events) => {
+                let heard = &mut *self.heard();
+                events.iter().for_each(|event| heard.tally.note(event, Utc::now()));
+            }
+            Err(error) => tracing::warn!(%error, "the sessions of an agent cannot be read; its turns are not counted"),
+        }
+    }
+
+    /// No call of a model is made any more; returns when the last one is written down.
+    pub(crate) async fn close(&self) {
+        self.read_home();
+        let gateway = self.gateway.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(gateway) = gateway {
+            gateway.close().await;
+        }
+    }
+
+    /// Keeps the record of the attempt; `None` when nothing was heard of the agent.
+    pub(crate) async fn keep_record(&self, blobs: &Blobs) -> anyhow::Result<Option<BlobRef>> {
+        let calls = self.ledger.is_some().then(|| Ledger::read(&self.dir)).transpose()?;
+        let record = {
+            let heard = self.heard();
+            if heard.last.is_none() && calls.is_none() {
+                return Ok(None);
+            }
+            let (cli, model, usage) = (self.spec.cli, self.spec.model.as_deref(), self.usage_of(&heard.tally));
+            serde_json::to_vec(&Record::of(&heard.tally, cli, model, usage, self.prices.version(), calls.as_deref()))?
+        };
+        let blob = blobs.put_bytes(record.into()).await.context("the record of the agent could not be stored")?;
+        Ok(Some(BlobRef { digest: blob.digest.to_string(), size: blob.size }))
+    }
+
+    /// How the attempt ended, from the agent's own word and from what became of its process (`plain` by the rules of any
+    /// step). A kill order, a lost lease and what the shim forbade count before the agent's word; everything else after it.
+    pub(crate) fn outcome(&self, facts: &ExitFacts, plain: Outcome) -> Outcome {
+        let ended = self.ended();
+        let done = facts.reason.as_deref() == Some(DONE);
+        // Whatever the program makes of the refusal: it could not go on.
+        let ended = if self.refused.is_cancelled() { Some(AgentEnd::Budget) } else { ended };
+        match (facts.kind, ended) {
+            (ExitKind::Exited | ExitKind::Signaled | ExitKind::Timeout | ExitKind::IdleTimeout, Some(end)) => self.meant(end),
+            (ExitKind::Killed, Some(end)) if done => self.meant(end),
+            (ExitKind::Exited, None) if facts.code == Some(0) && !adapter::tells_its_end(self.spec.cli) => Outcome::Completed,
+            (ExitKind::Exited | ExitKind::Signaled, None) => failed(FailureCode::AgentError, self.unfinished(facts)),
+            (ExitKind::IdleTimeout | ExitKind::Timeout, None) => match plain {
+                Outcome::Failed { code, message } => failed(code, format!("{message}; {}", self.said_last())),
+                other => other,
+            },
+            _ => plain,
+        }
+    }
+
+    fn meant(&self, end: AgentEnd) -> Outcome {
+        match end {
+            AgentEnd::Completed => Outcome::Completed,
+            AgentEnd::MaxTurns => {
+                let most = self.spec.max_turns.as_deref().map(|turns| format!(" of {turns}")).unwrap_or_default();
+                failed(FailureCode::MaxTurns, format!("the agent had used its turns{most} before it was done; its work is kept"))
+            }
+            AgentEnd::Budget => {
+                failed(FailureCode::BudgetExceeded, "the agent stopped because its budget was spent; its work is kept".to_owned())
+            }
+            AgentEnd::Failed(words) => failed(FailureCode::AgentError, words),
+        }
+    }
+
+    /// Why a program ended without having said that it is done, with its last words.
+    fn unfinished(&self, facts: &ExitFacts) -> String {
+        let how = match (facts.code, facts.signal_name()) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(signal)) => signal,
+            (None, None) => "a signal".to_owned(),
+        };
+        let words = last_words(&self.dir).map(|words| format!("; its last words: {words}")).unwrap_or_default();
+        format!("{} ended with {how} before it said that it is done; {}{words}", self.spec.cli, self.said_last())
+    }
+
+    fn said_last(&self) -> String {
+        match self.heard().last {
+            Some((at, name)) => format!("the last that was heard of it was `{name}` at {}", hopyard_contract::time::format(at)),
+            None => "nothing was heard of it".to_owned(),
+        }
+    }
+}
+
+/// Waits for the next call that was paid for.
+async fn changed(paid: &mut Option<watch::Receiver<Usage>>) {
+    let Some(receiver) = paid else { return std::future::pending().await };
+    if receiver.changed().await.is_err() {
+        *paid = None;
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of what a program wrote for people.
+fn last_words(dir: &Path) -> Option<String> {
+    let mut spool = SpoolReader::open(&dir.join(SPOOL_FILE)).ok()?;
+    let mut kept = Vec::new();
+    while let Ok(Some(piece)) = spool.next_piece() {
+        if piece.stream == Stream::Stderr {
+            kept.extend_from_slice(&piece.bytes);
+            let over = kept.len().saturating_sub(LAST_WORDS * 4);
+            kept.drain(..over);
+        }
+    }
+    let text = String::from_utf8_lossy(&kept);
+    let text = text.trim();
+    let from = text.char_indices().rev().nth(LAST_WORDS - 1).map_or(0, |(at, _)| at);
+    (!text.is_empty()).then(|| text[from..].to_owned())
+}

@@ -1,0 +1,111 @@
+//! Agent steps: which program works, what it is told, and what it may do by itself.
+
+use std::str::FromStr as _;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::problem::FieldError;
+use crate::status::{UnknownWord, words};
+
+/// Most turns that a step may ask for.
+const MAX_TURNS: u64 = 10_000;
+
+words! {
+    /// Programs that work as agents.
+    AgentCli {
+        /// Claude Code.
+        Claude = "claude",
+        /// Codex.
+        Codex = "codex",
+        /// opencode.
+        Opencode = "opencode",
+        /// Gemini CLI.
+        Gemini = "gemini",
+        /// The agent that comes with Hopyard: it plays a script and asks no model.
+        Fake = "fake",
+    }
+}
+
+words! {
+    /// What an agent may do without asking.
+    #[derive(Default)]
+    Permissions {
+        /// Look, and nothing else.
+        Read = "read",
+        /// Look, and change files of the workspace.
+        #[default]
+        Edit = "edit",
+        /// Whatever the user of the executor may: run programs, reach the network.
+        Full = "full",
+    }
+}
+
+words! {
+    /// Whether an executor stands between an agent and its models: it holds the key, counts, and keeps to the budget.
+    GatewayUse {
+        /// It has to: without a provider that fits, the step fails.
+        On = "on",
+        /// It does not: the agent has keys of its own, and its own sums are what counts.
+        Off = "off",
+    }
+}
+
+/// A coding agent at work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentSpec {
+    /// The program.
+    pub cli: AgentCli,
+    /// What it shall do; a template.
+    pub prompt: String,
+    /// Model, by the name that its provider knows; a template. The program's own choice if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Most turns; a whole number or a template that gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_turns: Option<String>,
+    /// What it may do without asking.
+    #[serde(default)]
+    pub permissions: Permissions,
+    /// Whether its models are asked through the executor; if the executor has a provider that fits, unless it is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayUse>,
+    /// What the fake agent plays: JSON lines; a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+}
+
+impl AgentSpec {
+    /// Every template of it, with the field it stands in.
+    pub fn templates(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let optional = [("model", &self.model), ("max_turns", &self.max_turns), ("script", &self.script)];
+        std::iter::once(("prompt", self.prompt.as_str()))
+            .chain(optional.into_iter().filter_map(|(field, text)| Some((field, text.as_deref()?))))
+    }
+
+    /// What is wrong beyond its templates, by pointers below `at`.
+    pub(super) fn check(&self, at: &str, errors: &mut Vec<FieldError>) {
+        for (field, text) in self.templates() {
+            if text.trim().is_empty() || text.contains('\0') {
+                errors.push(FieldError::new("length", format!("{at}/{field}"), format!("`{field}` has text and no NUL characters")));
+            }
+        }
+        if let Some(turns) = self.max_turns.as_deref().filter(|text| !text.contains("${{"))
+            && let Err(detail) = agent_turns(turns)
+        {
+            errors.push(FieldError::new("range", format!("{at}/max_turns"), detail));
+        }
+        if self.script.is_some() && self.cli != AgentCli::Fake {
+            errors.push(FieldError::new("unknown_field", format!("{at}/script"), "only the fake agent plays a script"));
+        }
+    }
+}
+
+/// A number of turns, once its template is rendered.
+///
+/// # Errors
+/// One sentence, when it is none.
+pub fn agent_turns(text: &str) -> Result<u64, String> {
+    let turns = u64::from_str(text.trim()).ok().filter(|turns| (1..=MAX_TURNS).contains(turns));
+    turns.ok_or_else(|| format!("max_turns is a whole number between 1 and {MAX_TURNS}"))
+}

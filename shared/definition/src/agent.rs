@@ -1,0 +1,30 @@
+//! The `agent` of a step: which program works, what it is told, and what it may do by itself.
+
+use hopyard_contract::plan::{AgentCli, AgentSpec, GatewayUse, Permissions};
+
+use crate::document::Node;
+use crate::reader::Reader;
+
+pub(crate) const FIELDS: [&str; 7] = ["cli", "prompt", "model", "max_turns", "permissions", "gateway", "script"];
+
+/// Reads an agent; `None` without a program or a prompt, which no other field can stand in for.
+pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<AgentSpec> {
+    let fields = reader.fields(node, pointer, &FIELDS)?;
+    for name in ["cli", "prompt"] {
+        if fields.get(name).is_none() {
+            reader.missing(&fields, pointer, name);
+        }
+    }
+    let at = |name: &str| format!("{pointer}/{name}");
+    let clis: Vec<&str> = AgentCli::ALL.iter().map(|cli| cli.as_str()).collect();
+    let permitted: Vec<&str> = Permissions::ALL.iter().map(|word| word.as_str()).collect();
+    let uses: Vec<&str> = GatewayUse::ALL.iter().map(|word| word.as_str()).collect();
+    let cli = fields.get("cli").and_then(|node| reader.word::<AgentCli>(node, &at("cli"), &clis));
+    let prompt = fields.get("prompt").and_then(|node| reader.text(node, &at("prompt")).map(str::to_owned));
+    let model = fields.get("model").and_then(|node| reader.text(node, &at("model")).map(str::to_owned));
+    let max_turns = fields.get("max_turns").and_then(|node| reader.scalar(node, &at("max_turns")));
+    let permissions = fields.get("permissions").and_then(|node| reader.word::<Permissions>(node, &at("permissions"), &permitted));
+    let gateway = fields.get("gateway").and_then(|node| reader.word::<GatewayUse>(node, &at("gateway"), &uses));
+    let script = fields.get("script").and_then(|node| reader.text(node, &at("script")).map(str::to_owned));
+    Some(AgentSpec { cli: cli?, prompt: prompt?, model, max_turns, permissions: permissions.unwrap_or_default(), gateway, script })
+}
