@@ -1,5 +1,5 @@
 # Every recipe is one line; `scripts/bootstrap` says where the servers are that Hopyard starts for itself.
-.PHONY: demo dev test check sim chaos crash schemathesis bench clean
+.PHONY: demo dev test check sim chaos crash agents schemathesis bench clean
 
 demo: ## One real run on this checkout, end to end, then everything is gone but its data
 	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && exec cargo run --locked -- demo
@@ -9,6 +9,9 @@ test: ## All tests, on real servers of our own
 	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && exec cargo test --workspace --locked
 check: ## Format, lints, documentation
 	@cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings && RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+agents: ## The real Claude Code and Codex at work against the fake provider, without a network (fetches them by npm, 640 MB)
+	@programs=$$(scripts/bootstrap agents) && set -a && eval "$$programs" && cargo test --locked -p hopyard --features agents --test it --no-run && exec "$$HOPYARD_BWRAP" --dev-bind / / --unshare-net --die-with-parent cargo test --offline --locked -p hopyard --features agents --test it real_agents -- --nocapture --test-threads 1
+
 schemathesis: ## Requests made from the OpenAPI document, against a private stack; by hand EXAMPLES=2000 SECONDS_AT_MOST=36000
 	@programs=$$(scripts/bootstrap schemathesis) && set -a && eval "$$programs" && exec scripts/schemathesis $(EXAMPLES)
 chaos: ## Clients go on while everything fails: make chaos SECONDS=600 SEED=7 STORE=postgres [FAULTS=kill,drain] [OTHER=git revision] [PROGRAM=hopyard]

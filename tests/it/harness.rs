@@ -21,6 +21,7 @@ pub mod link;
 pub mod postgres;
 pub mod process;
 pub mod programs;
+pub mod provider;
 pub mod volume;
 pub mod wait;
 

@@ -11,6 +11,7 @@ mod decoders;
 #[path = "../../fuzz/doors.rs"]
 mod decoders_of_the_door;
 
+mod agents;
 mod audit;
 mod bad_input;
 mod bus;
@@ -33,6 +34,8 @@ mod logs;
 mod operating;
 mod overload;
 mod races;
+#[cfg(feature = "agents")]
+mod real_agents;
 mod runs;
 mod store;
 mod surfaces;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// Runs a program in a directory with nothing but the given environment, and waits for it.
 pub fn run(program: impl AsRef<OsStr>, args: &[&str], dir: &Path, env: &[(&str, &str)]) -> Output {
@@ -11,6 +11,13 @@ pub fn run(program: impl AsRef<OsStr>, args: &[&str], dir: &Path, env: &[(&str, 
     command.env("PATH", hopyard::servers::process_env("PATH").unwrap_or_default()).env("HOME", dir).env("LANG", "C.UTF-8");
     command.envs(env.iter().copied());
     command.output().unwrap_or_else(|e| panic!("{}: {e}", program.as_ref().display()))
+}
+
+/// Starts a program that goes on beside the test; its standard output can be read.
+pub fn start(program: impl AsRef<OsStr>, args: &[&str], dir: &Path) -> Child {
+    let mut command = command(program.as_ref());
+    command.args(args).current_dir(dir).env_clear().env("HOME", dir).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.spawn().unwrap_or_else(|e| panic!("{}: {e}", program.as_ref().display()))
 }
 
 /// As [`run`], on a thread that may block, so that servers of the same test go on.
