@@ -24,7 +24,7 @@ type Ending = (&'static str, Vec<Value>, &'static str, Option<&'static str>, &'s
 
 /// The record of the agent of a step's first attempt.
 async fn record(harness: &Harness, run: &str) -> Value {
-    harness.get(&format!("/api/v1/runs/{run}/artifacts/fix.1.agent.json")).await
+    harness.get(&format!("/api/v1/runs/{run}/artifacts/fix.1.record.json")).await
 }
 
 /// Covers D3, D11, D14, G1, G2, G4, G5, H12, H14 and H15: the case of the seed, to the cent.
@@ -353,4 +353,48 @@ async fn a_provider_can_be_asked_whether_address_key_and_model_are_right() {
     std::fs::write(provider.dir().join("key"), "another").unwrap();
     let (code, answered, _) = ask(&["providers", "test", "stub", "--model", "m", "--json"]).await;
     assert!(code == Some(1) && answered.contains("the key is not valid"), "{answered}");
+}
+
+/// Covers C17 and C18: the presets run on a fresh install, and the one that only looks changes nothing.
+#[tokio::test]
+async fn the_presets_run_on_a_fresh_install() {
+    let mut harness = Harness::start(Setup::default()).await;
+    let repo = harness.repo(&[&[("README.md", "x\n")]]);
+    for (name, inputs, files) in [
+        ("builder", json!({ "task": "a page about hops" }), 1),
+        ("surgeon", json!({ "task": "the page is empty", "cli": "fake" }), 1),
+        ("guardian", json!({}), 0),
+    ] {
+        let run = harness.submit(json!({ "workflow": name, "inputs": inputs, "repo": { "url": repo.display().to_string() } })).await;
+        let state = harness.wait_completed(&run).await;
+        assert_eq!((&state["workflow"], state["result"]["files"].as_array().map(Vec::len)), (&json!(name), Some(files)), "{state:#}");
+    }
+    let refused = harness.http("POST", "/api/v1/runs", json!({ "workflow": "builder", "inputs": { "task": "x", "cli": "gpt" } })).await;
+    assert_eq!((refused.status, &refused.json()["errors"][0]["pointer"]), (422, &json!("/inputs/cli")));
+    let stored = "version: 1\nname: builder\nsteps: [{id: mine, shell: 'true'}]\n";
+    assert_eq!(harness.put_workflow("builder", stored).await.status, 201);
+    let state = harness.finish(json!({ "workflow": "builder" })).await;
+    assert_eq!(state["steps"][0]["id"], "mine", "a stored workflow stands above the preset");
+    harness.close().await;
+}
+
+/// Covers C18: what an agent changes that may only look is kept, and told as what it is.
+#[tokio::test]
+async fn an_agent_that_may_only_read_and_changes_files_fails() {
+    let mut harness = Harness::start(Setup::default()).await;
+    let repo = harness.repo(&[&[("README.md", "x\n")]]);
+    // A program that does not keep to what it was told: another one that is found by the same name.
+    let bin = harness.dir().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let script = "#!/bin/sh\necho changed > README.md\necho '{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":false,\"result\":\"looked\"}'\n";
+    std::fs::write(bin.join("claude"), script).unwrap();
+    std::fs::set_permissions(bin.join("claude"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    harness.set("executor", "HOPYARD_STEP_PATH", &format!("{}:/usr/bin:/bin", bin.display()));
+    harness.stop_service("executor-1").await;
+    harness.start_service("executor-1").await;
+    let agent = json!({ "cli": "claude", "prompt": "x", "permissions": "read" });
+    let state = harness.finish(on_repo(&repo, json!([{ "id": "look", "agent": agent }]))).await;
+    assert_eq!((&state["status"], &state["failure_code"]), (&json!("failed"), &json!("policy_denied")), "{state:#}");
+    assert_eq!(state["result"]["files"][0]["path"], "README.md", "kept all the same");
+    harness.close().await;
 }

@@ -30,6 +30,7 @@ mod examples;
 mod freezing;
 mod golden;
 mod kills;
+mod llm;
 mod logs;
 mod operating;
 mod overload;

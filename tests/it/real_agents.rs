@@ -140,7 +140,7 @@ async fn play(case: Case) {
     let files: Vec<&str> =
         state["result"]["files"].as_array().map_or(Vec::new(), |files| files.iter().filter_map(|file| file["path"].as_str()).collect());
     assert!(case.files.iter().all(|file| files.contains(file)) && (case.files.is_empty() == files.is_empty()), "{what}: {files:?}");
-    let record = harness.get(&format!("/api/v1/runs/{run}/artifacts/fix.1.agent.json")).await;
+    let record = harness.get(&format!("/api/v1/runs/{run}/artifacts/fix.1.record.json")).await;
     assert_eq!(record["calls"].as_array().unwrap().iter().filter(|call| call["status"] == 200).count(), calls, "{what}");
     println!(
         "{what}: {} {}, {calls} calls, tokens {served:?}, {} turns, {} tools, {cost} millionths; told by itself: {}",

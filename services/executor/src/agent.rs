@@ -21,16 +21,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
 use chrono::{DateTime, Utc};
-use hopyard_blobs::Blobs;
 use hopyard_contract::Usage;
 use hopyard_contract::log::Stream;
 use hopyard_contract::message::{Grant, Outcome};
-use hopyard_contract::plan::{AgentCli, AgentSpec, GatewayUse, agent_turns};
-use hopyard_contract::run::BlobRef;
+use hopyard_contract::plan::{AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
 use hopyard_contract::status::FailureCode;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use self::adapter::{Launch, Order, Parser};
 use self::event::AgentEnd;
@@ -39,8 +36,8 @@ use self::record::Record;
 use self::tally::Tally;
 use crate::Executor;
 use crate::attempt::{Command, failed, write_private};
-use crate::gateway::{Gateway, Ledger};
 use crate::live::Attempt;
+use crate::metered::Metered;
 use crate::prices::Prices;
 use crate::process::{ExitFacts, ExitKind, SPOOL_FILE, SpoolReader, StepProcess};
 
@@ -55,15 +52,13 @@ const LAST_WORDS: usize = 600;
 
 /// The agent of one attempt, as far as it was heard.
 pub(crate) struct Agent {
+    cli: AgentCli,
     spec: AgentSpec,
     prices: Arc<Prices>,
     dir: PathBuf,
     heard: Mutex<Heard>,
-    /// What its models used, if a gateway stands between.
-    ledger: Option<Arc<Ledger>>,
-    gateway: Mutex<Option<Gateway>>,
-    /// Cancelled when the gateway refuses a call because of the budget.
-    refused: CancellationToken,
+    /// Its gateway, if it has one.
+    metered: Option<Metered>,
 }
 
 struct Heard {
@@ -84,31 +79,30 @@ pub(crate) async fn ready(
     live: &Arc<Attempt>,
     dir: &Path,
     spec: &AgentSpec,
-) -> anyhow::Result<(Command, Arc<Agent>)> {
+) -> anyhow::Result<(Command, Agent)> {
     let max_turns = spec.max_turns.as_deref().map(agent_turns).transpose().map_err(|error| anyhow!(error))?;
+    let cli = agent_cli(&spec.cli)?;
     let mut spec = spec.clone();
     let chosen = match spec.gateway {
         Some(GatewayUse::Off) => None,
         wanted => {
-            let chosen = executor.providers.choose(adapter::wire(spec.cli), spec.model.as_deref());
+            let chosen = executor.providers.choose(adapter::wire(cli), spec.model.as_deref());
             ensure!(
                 chosen.is_some() || wanted.is_none(),
-                "no provider of this executor speaks what {} speaks; name one in `[providers.NAME]` of its settings",
-                spec.cli
+                "no provider of this executor speaks what {cli} speaks; name one in `[providers.NAME]` of its settings"
             );
             chosen.map(|(provider, model)| (provider, model.map(str::to_owned)))
         }
     };
-    let (gateway, ledger) = match chosen {
+    let (metered, entry) = match chosen {
         None => (None, None),
         Some((provider, model)) => {
             spec.model = model;
-            let ledger = Arc::new(Ledger::open(dir)?);
-            let (tasks, prices, limit) = (&executor.ctx.tasks, executor.prices.clone(), executor.settings.freeze_limit);
-            (Some(Gateway::open(tasks, provider, prices, ledger.clone(), live.clone(), limit).await?), Some(ledger))
+            let (metered, entry) = Metered::open(executor, live, dir, provider).await?;
+            (Some(metered), Some(entry))
         }
     };
-    let (url, own_program) = (gateway.as_ref().map(Gateway::url), executor.settings.program.display().to_string());
+    let own_program = executor.settings.program.display().to_string();
     let order = Order {
         own_program: &own_program,
         script: spec.script.as_deref(),
@@ -116,10 +110,10 @@ pub(crate) async fn ready(
         max_turns,
         permissions: spec.permissions,
         resume: None,
-        gateway: gateway.as_ref().zip(url.as_deref()).map(|(gateway, url)| adapter::Gateway { url, token: gateway.token() }),
+        gateway: entry.as_ref(),
         root: nix::unistd::geteuid().is_root(),
     };
-    let Launch { argv, env, files } = adapter::launch(spec.cli, &order);
+    let Launch { argv, env, files } = adapter::launch(cli, &order);
     for (path, text) in files {
         let file = dir.join("home").join(path);
         let parent = file.parent().context("a file has a directory")?;
@@ -130,28 +124,19 @@ pub(crate) async fn ready(
     write_private(&prompt, spec.prompt.as_bytes(), 0o600).await?;
     let mut declared = grant.env.clone();
     declared.extend(env);
-    let refused = gateway.as_ref().map(Gateway::refused).unwrap_or_default();
-    let agent = Agent { ledger, refused, gateway: Mutex::new(gateway), ..Agent::new(spec, executor.prices.clone(), dir) };
-    Ok((Command { argv, env: declared, input: Some(prompt), idle_timeout_ms: Some(IDLE_TIMEOUT_MS) }, Arc::new(agent)))
+    let agent = Agent { metered, ..Agent::new(cli, spec, executor.prices.clone(), dir) };
+    Ok((Command { argv, env: declared, input: Some(prompt), idle_timeout_ms: Some(IDLE_TIMEOUT_MS) }, agent))
 }
 
 impl Agent {
-    fn new(spec: AgentSpec, prices: Arc<Prices>, dir: &Path) -> Self {
-        let heard = Heard { lines: Lines::default(), parser: Parser::of(spec.cli), tally: Tally::default(), last: None };
-        Self {
-            spec,
-            prices,
-            dir: dir.to_owned(),
-            heard: Mutex::new(heard),
-            ledger: None,
-            gateway: Mutex::default(),
-            refused: CancellationToken::new(),
-        }
+    fn new(cli: AgentCli, spec: AgentSpec, prices: Arc<Prices>, dir: &Path) -> Self {
+        let heard = Heard { lines: Lines::default(), parser: Parser::of(cli), tally: Tally::default(), last: None };
+        Self { cli, spec, prices, dir: dir.to_owned(), heard: Mutex::new(heard), metered: None }
     }
 
-    /// The agent of an attempt that nobody carries on, from what its spool kept.
-    pub(crate) fn from_spool(spec: AgentSpec, prices: Arc<Prices>, dir: &Path) -> Self {
-        let mut agent = Self::new(spec, prices, dir);
+    /// The agent of an attempt that nobody carries on, from what its spool kept; `None` when it was never started.
+    pub(crate) fn from_spool(spec: AgentSpec, prices: Arc<Prices>, dir: &Path) -> Option<Self> {
+        let mut agent = Self::new(agent_cli(&spec.cli).ok()?, spec, prices, dir);
         let read = SpoolReader::open(&dir.join(SPOOL_FILE)).and_then(|mut spool| {
             while let Some(piece) = spool.next_piece()? {
                 agent.hear(piece.stream, &piece.bytes, piece.at);
@@ -162,13 +147,8 @@ impl Agent {
             tracing::warn!(%error, dir = %dir.display(), "what an agent said could not be read again");
         }
         agent.read_home();
-        if Ledger::is_there(dir) {
-            match Ledger::open(dir) {
-                Ok(ledger) => agent.ledger = Some(Arc::new(ledger)),
-                Err(error) => tracing::error!(error = format!("{error:#}"), "what the models of a lost agent used is not known"),
-            }
-        }
-        agent
+        agent.metered = Metered::left(dir);
+        Some(agent)
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -179,7 +159,8 @@ impl Agent {
     pub(crate) async fn listen(&self, process: &StepProcess, live: &Attempt) -> anyhow::Result<()> {
         let mut tail = process.output(0)?;
         let mut end_at = None;
-        let mut paid = self.ledger.as_ref().map(|ledger| ledger.watch());
+        let mut paid = self.metered.as_ref().map(Metered::watch);
+        let refused = self.metered.as_ref().map(|metered| metered.refused().clone()).unwrap_or_default();
         loop {
             tokio::select! {
                 () = changed(&mut paid) => live.used(self.usage()),
@@ -193,7 +174,7 @@ impl Agent {
                     }
                 }
                 // It is told in an answer that it will not try again; if it does not end, it is ended.
-                () = self.refused.cancelled(), if end_at.is_none() => end_at = Some(Instant::now() + AFTER_THE_END),
+                () = refused.cancelled(), if end_at.is_none() => end_at = Some(Instant::now() + AFTER_THE_END),
                 () = until(end_at) => {
                     tracing::info!(attempt = %live.id, "the agent said that it is done and went on: it is ended");
                     process.kill(DONE, false);
@@ -232,10 +213,10 @@ impl Agent {
     /// The gateway knows tokens and money, the program turns and tools; each is asked for what it knows.
     fn usage_of(&self, tally: &Tally) -> Usage {
         let told = tally.usage(&self.prices, self.spec.model.as_deref(), Utc::now());
-        match &self.ledger {
+        match &self.metered {
             None => told,
-            Some(ledger) => {
-                let paid = ledger.usage();
+            Some(metered) => {
+                let paid = metered.usage();
                 let turns = if told.turns == 0 { paid.turns } else { told.turns };
                 Usage { turns, tool_calls: told.tool_calls, ..paid }
             }
@@ -244,7 +225,7 @@ impl Agent {
 
     /// Takes in what a program tells in files of its home only.
     fn read_home(&self) {
-        if self.spec.cli != AgentCli::Codex {
+        if self.cli != AgentCli::Codex {
             return;
         }
         match codex::read_rollouts(&self.dir.join("home")) {
@@ -259,25 +240,29 @@ impl Agent {
     /// No call of a model is made any more; returns when the last one is written down.
     pub(crate) async fn close(&self) {
         self.read_home();
-        let gateway = self.gateway.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(gateway) = gateway {
-            gateway.close().await;
+        if let Some(metered) = &self.metered {
+            metered.close().await;
         }
     }
 
-    /// Keeps the record of the attempt; `None` when nothing was heard of the agent.
-    pub(crate) async fn keep_record(&self, blobs: &Blobs) -> anyhow::Result<Option<BlobRef>> {
-        let calls = self.ledger.is_some().then(|| Ledger::read(&self.dir)).transpose()?;
-        let record = {
-            let heard = self.heard();
-            if heard.last.is_none() && calls.is_none() {
-                return Ok(None);
-            }
-            let (cli, model, usage) = (self.spec.cli, self.spec.model.as_deref(), self.usage_of(&heard.tally));
-            serde_json::to_vec(&Record::of(&heard.tally, cli, model, usage, self.prices.version(), calls.as_deref()))?
-        };
-        let blob = blobs.put_bytes(record.into()).await.context("the record of the agent could not be stored")?;
-        Ok(Some(BlobRef { digest: blob.digest.to_string(), size: blob.size }))
+    /// The record of the attempt; `None` when nothing was heard of the agent.
+    ///
+    /// # Errors
+    /// When the ledger of its calls cannot be read.
+    pub(crate) fn record(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let calls = self.metered.as_ref().map(Metered::calls).transpose()?;
+        let heard = self.heard();
+        if heard.last.is_none() && calls.is_none() {
+            return Ok(None);
+        }
+        let (cli, model, usage) = (self.cli, self.spec.model.as_deref(), self.usage_of(&heard.tally));
+        let record = Record::of(&heard.tally, cli, model, usage, self.prices.version(), calls.as_deref());
+        Ok(Some(serde_json::to_vec(&record)?))
+    }
+
+    /// Whether it may change nothing.
+    pub(crate) fn only_reads(&self) -> bool {
+        self.spec.permissions == Permissions::Read
     }
 
     /// How the attempt ended, from the agent's own word and from what became of its process (`plain` by the rules of any
@@ -286,11 +271,12 @@ impl Agent {
         let ended = self.ended();
         let done = facts.reason.as_deref() == Some(DONE);
         // Whatever the program makes of the refusal: it could not go on.
-        let ended = if self.refused.is_cancelled() { Some(AgentEnd::Budget) } else { ended };
+        let refused = self.metered.as_ref().is_some_and(|metered| metered.refused().is_cancelled());
+        let ended = if refused { Some(AgentEnd::Budget) } else { ended };
         match (facts.kind, ended) {
             (ExitKind::Exited | ExitKind::Signaled | ExitKind::Timeout | ExitKind::IdleTimeout, Some(end)) => self.meant(end),
             (ExitKind::Killed, Some(end)) if done => self.meant(end),
-            (ExitKind::Exited, None) if facts.code == Some(0) && !adapter::tells_its_end(self.spec.cli) => Outcome::Completed,
+            (ExitKind::Exited, None) if facts.code == Some(0) && !adapter::tells_its_end(self.cli) => Outcome::Completed,
             (ExitKind::Exited | ExitKind::Signaled, None) => failed(FailureCode::AgentError, self.unfinished(facts)),
             (ExitKind::IdleTimeout | ExitKind::Timeout, None) => match plain {
                 Outcome::Failed { code, message } => failed(code, format!("{message}; {}", self.said_last())),
@@ -322,7 +308,7 @@ impl Agent {
             (None, None) => "a signal".to_owned(),
         };
         let words = last_words(&self.dir).map(|words| format!("; its last words: {words}")).unwrap_or_default();
-        format!("{} ended with {how} before it said that it is done; {}{words}", self.spec.cli, self.said_last())
+        format!("{} ended with {how} before it said that it is done; {}{words}", self.cli, self.said_last())
     }
 
     fn said_last(&self) -> String {

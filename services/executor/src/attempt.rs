@@ -16,16 +16,18 @@ use hopyard_contract::plan::Work;
 use hopyard_contract::status::FailureCode;
 use hopyard_runtime::clock::BootInstant;
 
-use crate::agent::{self, Agent};
+use crate::asker::Asker;
 use crate::live::Attempt;
 use crate::process::{ExitFacts, ExitKind, Lease, Limits, ProcessSpec, StepProcess, StepSpec, environment, outputs};
 use crate::workspaces::{self, Author, Kept, OpenError, Ready};
-use crate::{Executor, instruments, logs};
+use crate::{Executor, agent, instruments, llm, logs};
 
 /// File of a spool directory that keeps the grant for a restarted executor.
 pub(crate) const GRANT_FILE: &str = "grant.json";
 /// File of a spool directory that keeps the result until it is settled.
 pub(crate) const FINISHED_FILE: &str = "finished.json";
+/// Why an agent that may read only fails.
+const READ_ONLY: &str = "the agent may only read and changed files; what it changed is in the snapshot of the attempt";
 /// A result that nobody settles is published again.
 const REPEAT: Duration = Duration::from_secs(5);
 
@@ -101,7 +103,11 @@ impl Executor {
             }
             Work::Agent(spec) => {
                 let ready_to_go = agent::ready(self, grant, live, dir, spec).await;
-                self.run(grant, live, dir, &ready, ready_to_go.map(|(command, agent)| (command, Some(agent)))).await
+                self.run(grant, live, dir, &ready, ready_to_go.map(|(command, agent)| (command, Some(Asker::Agent(Box::new(agent)))))).await
+            }
+            Work::Llm(spec) => {
+                let ready_to_go = llm::ready(self, grant, live, dir, spec).await;
+                self.run(grant, live, dir, &ready, ready_to_go.map(|(command, llm)| (command, Some(Asker::Llm(Box::new(llm)))))).await
             }
             Work::Deliver(deliver) => self.deliver(grant, live, dir, &ready, deliver).await,
         }
@@ -119,21 +125,21 @@ impl Executor {
         }
     }
 
-    /// Runs a command from its start to the end of its whole tree; an agent is listened to meanwhile.
+    /// Runs a command from its start to the end of its whole tree; what asks models is listened to meanwhile.
     async fn run(
         self: &Arc<Self>,
         grant: &Grant,
         live: &Arc<Attempt>,
         dir: &Path,
         ready: &Ready,
-        command: anyhow::Result<(Command, Option<Arc<Agent>>)>,
+        command: anyhow::Result<(Command, Option<Asker>)>,
     ) -> Finished {
         // Nothing has run yet that could be held still.
         if let Err(outcome) = live.relied_on(self.settings.freeze_limit).await {
             return self.close(grant, dir, ready, None, outcome).await;
         }
-        let spawned = command.and_then(|(command, agent)| Ok((self.spawn(grant, live, dir, ready, command)?, agent)));
-        let (process, agent) = match spawned {
+        let spawned = command.and_then(|(command, asker)| Ok((self.spawn(grant, live, dir, ready, command)?, asker.map(Arc::new))));
+        let (process, asker) = match spawned {
             Ok(spawned) => spawned,
             Err(error) => return self.close(grant, dir, ready, None, failed(FailureCode::SetupError, format!("{error:#}"))).await,
         };
@@ -141,9 +147,9 @@ impl Executor {
         live.attach(process.clone());
         let (bus, namespace, id, tail) = (self.ctx.bus.clone(), grant.namespace.clone(), grant.attempt.clone(), process.clone());
         let shipping = self.ctx.tasks.spawn_part("logs", logs::ship(bus, namespace, id, tail));
-        let listening = agent.clone().map(|agent| {
+        let listening = asker.clone().map(|asker| {
             let (process, live) = (process.clone(), live.clone());
-            self.ctx.tasks.spawn_part("agent", async move { agent.listen(&process, &live).await })
+            self.ctx.tasks.spawn_part("asker", async move { asker.listen(&process, &live).await })
         });
         if let Some(pid) = process.started().await.and_then(|pid| u32::try_from(pid).ok()) {
             self.report_started(grant, ready, pid).await;
@@ -162,18 +168,25 @@ impl Executor {
         let mut finished = match exit {
             Ok(facts) => {
                 let plain = outcome(&facts, live, grant);
-                let outcome = match &agent {
-                    Some(agent) => agent.outcome(&facts, plain),
+                let outcome = match &asker {
+                    Some(asker) => asker.outcome(&facts, plain),
                     None => plain,
                 };
                 self.close(grant, dir, ready, Some((facts, process)), outcome).await
             }
             Err(error) => self.close(grant, dir, ready, None, failed(FailureCode::EngineError, format!("{error:#}"))).await,
         };
-        if let Some(agent) = agent {
-            agent.close().await;
-            finished.usage = agent.usage();
-            finished.record = self.until_stored(grant, || agent.keep_record(&self.blobs)).await.unwrap_or_default();
+        if let Some(asker) = asker {
+            asker.close().await;
+            finished.usage = asker.usage();
+            if finished.outcome == Outcome::Completed {
+                finished.outputs.extend(asker.outputs());
+                // Whatever its program made of what it was told: it may look only.
+                if asker.only_reads() && finished.snapshot != finished.before {
+                    finished.outcome = failed(FailureCode::PolicyDenied, READ_ONLY.to_owned());
+                }
+            }
+            finished.record = self.until_stored(grant, || asker.keep_record(&self.blobs)).await.unwrap_or_default();
         }
         finished
     }

@@ -4,6 +4,7 @@
 //! `finished`. This crate *never* reaches the store, decides what becomes of a run, or lets a process of a step outlive it.
 
 mod agent;
+mod asker;
 mod attempt;
 mod claims;
 mod control;
@@ -13,7 +14,9 @@ mod instruments;
 mod json;
 mod leases;
 mod live;
+mod llm;
 mod logs;
+mod metered;
 mod prices;
 pub mod process;
 mod providers;
@@ -34,6 +37,7 @@ use hopyard_runtime::Context;
 use hopyard_runtime::presence;
 use hopyard_worktree::Mirrors;
 
+pub use crate::llm::llm_main;
 pub use crate::providers::{ProviderAnswer, ask_provider};
 
 use crate::live::{Live, Pace};

@@ -50,6 +50,27 @@ impl Providers {
         settings.iter().map(open).collect::<anyhow::Result<_>>().map(Self)
     }
 
+    /// The provider of a model that is named `NAME/model`, or the only one there is, and the model as it knows it.
+    ///
+    /// # Errors
+    /// When none is meant, or it is not known which.
+    pub(crate) fn of_model<'m>(&self, model: &'m str) -> anyhow::Result<(Arc<Provider>, &'m str)> {
+        if let Some((name, rest)) = model.split_once('/')
+            && let Some(provider) = self.0.get(name)
+        {
+            return Ok((provider.clone(), rest));
+        }
+        let mut all = self.0.values();
+        match (all.next(), all.next()) {
+            (Some(only), None) => Ok((only.clone(), model)),
+            (None, _) => anyhow::bail!("this executor has no provider; name one in `[providers.NAME]` of its settings"),
+            (Some(_), Some(_)) => {
+                let known = self.0.keys().cloned().collect::<Vec<_>>().join(", ");
+                anyhow::bail!("`{model}` names none of the providers {known}: write PROVIDER/MODEL")
+            }
+        }
+    }
+
     /// The provider that a model's name begins with (`NAME/model`) and the rest of that name, else the first one that speaks
     /// this wire.
     pub(crate) fn choose<'m>(&self, wire: Wire, model: Option<&'m str>) -> Option<(Arc<Provider>, Option<&'m str>)> {

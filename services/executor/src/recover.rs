@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use chrono::Utc;
 use hopyard_contract::message::{Finished, Grant, Outcome};
-use hopyard_contract::plan::Work;
 use hopyard_runtime::clock::BootInstant;
 
-use crate::agent::Agent;
+use crate::asker::Asker;
 use crate::attempt::{FINISHED_FILE, GRANT_FILE};
 use crate::process::{exit_facts, tree};
 use crate::workspaces::{Author, Kept};
@@ -93,13 +92,10 @@ impl Executor {
             tracing::error!(attempt = %grant.attempt, error = format!("{error:#}"), "the log of a lost attempt could not be stored");
             None
         });
-        let agent = match &grant.work {
-            Work::Agent(spec) => Some(Agent::from_spool(spec.clone(), self.prices.clone(), dir)),
-            Work::Shell(_) | Work::Deliver(_) => None,
-        };
-        let record = match &agent {
-            Some(agent) => agent.keep_record(&self.blobs).await.unwrap_or_else(|error| {
-                tracing::error!(attempt = %grant.attempt, error = format!("{error:#}"), "the record of a lost agent could not be stored");
+        let asker = Asker::from_spool(self, grant, dir);
+        let record = match &asker {
+            Some(asker) => asker.keep_record(&self.blobs).await.unwrap_or_else(|error| {
+                tracing::error!(attempt = %grant.attempt, error = format!("{error:#}"), "the record of a lost attempt could not be stored");
                 None
             }),
             None => None,
@@ -116,7 +112,7 @@ impl Executor {
             exit_code: None,
             signal: None,
             outputs: Default::default(),
-            usage: agent.as_ref().map(Agent::usage).unwrap_or_default(),
+            usage: asker.as_ref().map(Asker::usage).unwrap_or_default(),
             log_bytes,
             log,
             record,

@@ -4,13 +4,17 @@
 //! because of it: what is not known stays unknown.
 
 use hopyard_contract::usage::Tokens;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 mod anthropic;
 pub(crate) mod chat;
 mod gemini;
 mod responses;
+mod speech;
 mod sse;
+
+pub(crate) use speech::Speech;
 
 #[cfg(test)]
 mod tests;
@@ -19,7 +23,8 @@ mod tests;
 const MOST: usize = 16 << 20;
 
 /// A provider's way to speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Wire {
     /// Anthropic Messages.
     Anthropic,

@@ -119,6 +119,9 @@ pub enum Command {
         after_help = "Examples:\n  echo 'say hello' | hopyard fake-agent\n  hopyard fake-agent --script plays/fix.jsonl --max-turns 3 < prompt.md"
     )]
     FakeAgent(FakeAgentArgs),
+    /// Asks a model for a step; executors start it
+    #[command(hide = true, after_help = "Example:\n  hopyard llm-step < order.json")]
+    LlmStep,
     /// Serves model calls from a script, on the wires of real providers
     #[command(after_help = "Example:\n  hopyard fake-provider --listen 127.0.0.1:8799 --script replies.jsonl --journal served.jsonl")]
     FakeProvider(FakeProviderArgs),
@@ -205,6 +208,7 @@ fn run(cli: Cli) -> Result<Exit> {
     match &cli.command {
         // It works in a directory of others, where no setting of ours may be read.
         Command::FakeAgent(args) => runtime.block_on(fake_agent::run(args)),
+        Command::LlmStep => runtime.block_on(async { Ok(if hopyard_executor::llm_main().await? { Exit::Done } else { Exit::Failed }) }),
         Command::FakeProvider(args) => runtime.block_on(fake_provider::run(args)),
         _ => runtime.block_on(Box::pin(client(cli))),
     }
@@ -246,7 +250,7 @@ async fn client(cli: Cli) -> Result<Exit> {
         Command::Ingest(_) | Command::Scheduler(_) | Command::Executor(_) | Command::Metrics(_) => {
             unreachable!("services have returned before")
         }
-        Command::FakeAgent(_) | Command::FakeProvider(_) => unreachable!("fakes have returned before"),
+        Command::FakeAgent(_) | Command::FakeProvider(_) | Command::LlmStep => unreachable!("what works for a step has returned before"),
     }
 }
 

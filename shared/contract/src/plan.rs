@@ -11,8 +11,10 @@ use crate::status::{FailureCode, StepKind};
 
 mod agent;
 pub mod check;
+mod llm;
 
-pub use agent::{AgentCli, AgentSpec, GatewayUse, Permissions, agent_turns};
+pub use agent::{AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
+pub use llm::{LlmSpec, MAX_ANSWER_TOKENS};
 
 /// Version of the plan's shape that this build writes; older ones are upcast when they are read.
 pub const PLAN_VERSION: u32 = 1;
@@ -94,16 +96,24 @@ pub enum Work {
     Shell(String),
     /// A coding agent that works in the run's workspace.
     Agent(AgentSpec),
+    /// One question to a model.
+    Llm(LlmSpec),
     /// Hands the run's work over to its repository. It is not written in definitions: it follows from their `result`.
     Deliver(Deliver),
 }
 
 impl Work {
+    /// Whether models are asked: its attempts have usage, and a budget bounds them.
+    pub fn asks_models(&self) -> bool {
+        matches!(self, Self::Agent(_) | Self::Llm(_))
+    }
+
     /// The kind of the step.
     pub fn kind(&self) -> StepKind {
         match self {
             Self::Shell(_) => StepKind::Shell,
             Self::Agent(_) => StepKind::Agent,
+            Self::Llm(_) => StepKind::Llm,
             Self::Deliver(_) => StepKind::Deliver,
         }
     }

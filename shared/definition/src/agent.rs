@@ -1,6 +1,6 @@
 //! The `agent` of a step: which program works, what it is told, and what it may do by itself.
 
-use hopyard_contract::plan::{AgentCli, AgentSpec, GatewayUse, Permissions};
+use hopyard_contract::plan::{AgentSpec, GatewayUse, Permissions};
 
 use crate::document::Node;
 use crate::reader::Reader;
@@ -16,10 +16,9 @@ pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Ag
         }
     }
     let at = |name: &str| format!("{pointer}/{name}");
-    let clis: Vec<&str> = AgentCli::ALL.iter().map(|cli| cli.as_str()).collect();
     let permitted: Vec<&str> = Permissions::ALL.iter().map(|word| word.as_str()).collect();
     let uses: Vec<&str> = GatewayUse::ALL.iter().map(|word| word.as_str()).collect();
-    let cli = fields.get("cli").and_then(|node| reader.word::<AgentCli>(node, &at("cli"), &clis));
+    let cli = fields.get("cli").and_then(|node| reader.text(node, &at("cli")).map(str::to_owned));
     let prompt = fields.get("prompt").and_then(|node| reader.text(node, &at("prompt")).map(str::to_owned));
     let model = fields.get("model").and_then(|node| reader.text(node, &at("model")).map(str::to_owned));
     let max_turns = fields.get("max_turns").and_then(|node| reader.scalar(node, &at("max_turns")));

@@ -88,7 +88,8 @@ pub(crate) fn read(reader: &mut Reader, node: &Node) -> Map<String, Value> {
     inputs
 }
 
-fn read_one(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Value> {
+/// Reads one schema.
+pub(crate) fn read_one(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Value> {
     let entries = reader.map(node, pointer)?;
     let mut known = true;
     for entry in entries {
@@ -98,12 +99,7 @@ fn read_one(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Value> {
         }
         known = false;
         if entry.key.starts_with('$') {
-            reader.error(
-                "schema",
-                &at(),
-                format!("`{}` is not allowed: the schema of an input stands alone", short(&entry.key)),
-                entry.key_at,
-            );
+            reader.error("schema", &at(), format!("`{}` is not allowed: a schema stands alone", short(&entry.key)), entry.key_at);
         } else {
             let hint = did_you_mean(&entry.key, KEYWORDS);
             reader.error("unknown_field", &at(), format!("`{}` is no keyword of JSON Schema{hint}", short(&entry.key)), entry.key_at);
@@ -120,7 +116,7 @@ fn read_one(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Value> {
         return Some(schema);
     }
     if let Some(keyword) = reference(&schema) {
-        reader.error("schema", pointer, format!("`{keyword}` is not allowed: the schema of an input stands alone"), node.at);
+        reader.error("schema", pointer, format!("`{keyword}` is not allowed: a schema stands alone"), node.at);
         return Some(schema);
     }
     match compile(&schema) {

@@ -10,6 +10,8 @@ mod agent;
 mod definition;
 mod document;
 mod inputs;
+mod llm;
+mod presets;
 mod published;
 mod reader;
 mod retry;
@@ -22,4 +24,5 @@ mod tests;
 
 pub use definition::{Definition, MAX_PROBLEMS, MAX_SOURCE, from_json, parse};
 pub use inputs::bind_inputs;
+pub use presets::preset;
 pub use published::schema;

@@ -70,9 +70,9 @@ struct Defaults {
     grace: Option<Span>,
 }
 
-/// One step: a script for a shell, or a coding agent.
+/// One step: a script for a shell, a coding agent, or a question to a model.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["shell"]}, {"required": ["agent"]}]))]
+#[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["shell"]}, {"required": ["agent"]}, {"required": ["llm"]}]))]
 struct StepSpec {
     /// Id within the workflow.
     id: Name,
@@ -98,14 +98,36 @@ struct StepSpec {
     shell: Option<String>,
     /// A coding agent that works in the run's workspace.
     agent: Option<AgentStep>,
+    /// One question to a model.
+    llm: Option<LlmStep>,
+}
+
+/// One question to a model.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct LlmStep {
+    /// `PROVIDER/MODEL`, or the name of a model alone for an executor with one provider; a template.
+    #[schemars(length(min = 1))]
+    model: String,
+    /// What is asked; a template.
+    #[schemars(length(min = 1))]
+    prompt: String,
+    /// What the model is told about its part; a template.
+    #[schemars(length(min = 1))]
+    system: Option<String>,
+    /// JSON Schema of the answer; without one it is a text.
+    output: Option<Map<String, Value>>,
+    /// Most tokens of the answer; 4096 if absent.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max_tokens: Option<u32>,
 }
 
 /// A coding agent at work.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct AgentStep {
-    /// The program.
-    cli: AgentCli,
+    /// The program, or a template that gives one.
+    cli: Program,
     /// What it shall do; a template.
     #[schemars(length(min = 1))]
     prompt: String,
@@ -121,6 +143,14 @@ struct AgentStep {
     /// What the fake agent plays: JSON lines; a template.
     #[schemars(length(min = 1))]
     script: Option<String>,
+}
+
+/// A program, or a template that gives one.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Program {
+    Named(AgentCli),
+    Template(#[schemars(regex(pattern = r"\$\{\{"))] String),
 }
 
 /// A whole number, or a template that gives one.

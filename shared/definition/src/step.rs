@@ -85,8 +85,9 @@ fn work(reader: &mut Reader, fields: &Fields<'_>, pointer: &str) -> Option<Work>
             Some(Work::Shell(script.to_owned()))
         }
         [(StepKind::Agent, entry)] => crate::agent::read(reader, &entry.value, &format!("{pointer}/agent")).map(Work::Agent),
+        [(StepKind::Llm, entry)] => crate::llm::read(reader, &entry.value, &format!("{pointer}/llm")).map(Work::Llm),
         [(kind, entry)] => {
-            let detail = format!("`{kind}` steps are not carried out by this version; it runs `shell` and `agent` steps");
+            let detail = format!("`{kind}` steps are not carried out by this version; it runs `shell`, `agent` and `llm` steps");
             reader.error("unsupported_step", &format!("{pointer}/{kind}"), detail, entry.key_at);
             None
         }

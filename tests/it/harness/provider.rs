@@ -37,9 +37,17 @@ impl Provider {
 
     /// A settings file with this provider on a wire; `more` are further lines of its table.
     pub fn settings(&self, wire: &str, more: &str) -> PathBuf {
+        self.settings_of(&[("stub", wire)], more)
+    }
+
+    /// A settings file with this provider under several names, each on a wire.
+    pub fn settings_of(&self, providers: &[(&str, &str)], more: &str) -> PathBuf {
         std::fs::write(self.dir.path().join("key"), format!("{KEY}\n")).unwrap();
         let (url, key) = (&self.url, self.dir.path().join("key").display().to_string());
-        let text = format!("[providers.stub]\nwire = \"{wire}\"\nbase_url = \"{url}\"\nkey_from = \"file:{key}\"\n{more}\n");
+        let table = |(name, wire): &(&str, &str)| {
+            format!("[providers.{name}]\nwire = \"{wire}\"\nbase_url = \"{url}\"\nkey_from = \"file:{key}\"\n{more}\n")
+        };
+        let text: String = providers.iter().map(table).collect();
         let file = self.dir.path().join("hopyard.toml");
         std::fs::write(&file, text).unwrap();
         file

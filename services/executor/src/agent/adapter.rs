@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::event::AgentEvent;
 use super::{claude, codex, gemini, opencode};
+use crate::metered::Entry;
 use crate::wire::Wire;
 
 /// Name of the variable that holds an agent's own token for the gateway, where a program lets us choose it.
@@ -30,18 +31,9 @@ pub(super) struct Order<'a> {
     /// Session to go on with.
     pub(super) resume: Option<&'a str>,
     /// Where it finds its models.
-    pub(super) gateway: Option<Gateway<'a>>,
+    pub(super) gateway: Option<&'a Entry>,
     /// Whether it runs as root, which some programs refuse.
     pub(super) root: bool,
-}
-
-/// Where an agent finds its models, and the token that it has there.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Gateway<'a> {
-    /// Address without a path.
-    pub(super) url: &'a str,
-    /// The agent's own token; it opens nothing else.
-    pub(super) token: &'a str,
 }
 
 /// How a program is started; its prompt is its standard input.
@@ -118,7 +110,7 @@ fn start_claude(order: &Order<'_>) -> Launch {
         env.insert("IS_SANDBOX".to_owned(), "1".to_owned());
     }
     if let Some(gateway) = order.gateway {
-        env.extend(variables([("ANTHROPIC_BASE_URL", gateway.url), ("ANTHROPIC_API_KEY", gateway.token)]));
+        env.extend(variables([("ANTHROPIC_BASE_URL", gateway.url.as_str()), ("ANTHROPIC_API_KEY", gateway.token.as_str())]));
     }
     Launch { argv, env, files: BTreeMap::new() }
 }
@@ -145,7 +137,7 @@ fn start_codex(order: &Order<'_>) -> Launch {
     }
     config.push_str("\n[analytics]\nenabled = false\n");
     if let Some(gateway) = order.gateway {
-        let url = gateway.url;
+        let url = &gateway.url;
         config.push_str(&format!(
             "\n[model_providers.hopyard]\nname = \"hopyard\"\nbase_url = \"{url}/v1\"\nwire_api = \"responses\"\nenv_key = \"{TOKEN}\"\n"
         ));
@@ -188,7 +180,7 @@ fn start_gemini(order: &Order<'_>) -> Launch {
     let settings = json!({ "general": { "enableAutoUpdate": false }, "privacy": { "usageStatisticsEnabled": false } });
     let mut env = BTreeMap::new();
     if let Some(gateway) = order.gateway {
-        env.extend(variables([("GOOGLE_GEMINI_BASE_URL", gateway.url), ("GEMINI_API_KEY", gateway.token)]));
+        env.extend(variables([("GOOGLE_GEMINI_BASE_URL", gateway.url.as_str()), ("GEMINI_API_KEY", gateway.token.as_str())]));
     }
     Launch { argv, env, files: BTreeMap::from([(".gemini/settings.json".to_owned(), settings.to_string())]) }
 }
@@ -201,7 +193,7 @@ fn start_fake(order: &Order<'_>) -> Launch {
     option(&mut argv, "--permissions", Some(order.permissions.as_str()));
     let mut env = BTreeMap::new();
     if let Some(gateway) = order.gateway {
-        env.extend(variables([("ANTHROPIC_BASE_URL", gateway.url), ("ANTHROPIC_API_KEY", gateway.token)]));
+        env.extend(variables([("ANTHROPIC_BASE_URL", gateway.url.as_str()), ("ANTHROPIC_API_KEY", gateway.token.as_str())]));
     }
     Launch { argv, env, files: order.script.iter().map(|script| (SCRIPT.to_owned(), (*script).to_owned())).collect() }
 }

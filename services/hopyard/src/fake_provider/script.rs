@@ -20,7 +20,7 @@ pub(super) struct Reply {
     pub(super) status: Option<u16>,
     /// Seconds of the `Retry-After` that goes with the status.
     pub(super) retry_after: Option<u64>,
-    /// How many times in a row the status is given before the reply is; for ever if absent.
+    /// How many times in a row the status is given, or the stream breaks off, before the reply comes; for ever if absent.
     pub(super) times: Option<u64>,
     /// Whether a stream breaks off in its middle.
     pub(super) breaks_off: bool,

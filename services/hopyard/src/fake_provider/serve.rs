@@ -35,13 +35,15 @@ impl Provider {
         Self { replies, key, journal: journal.map(Mutex::new), failed: Mutex::default() }
     }
 
-    /// Whether a reply fails this time.
-    fn fails(&self, place: usize, reply: &Reply) -> Option<u16> {
-        let status = reply.status?;
+    /// Whether a reply that is to go wrong does so this time.
+    fn goes_wrong(&self, place: usize, reply: &Reply) -> bool {
+        if reply.status.is_none() && !reply.breaks_off {
+            return false;
+        }
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failed.entry(place).or_default();
         *count += 1;
-        reply.times.is_none_or(|times| *count <= times).then_some(status)
+        reply.times.is_none_or(|times| *count <= times)
     }
 
     fn write_down(&self, line: &Value) {
@@ -78,20 +80,21 @@ async fn on_call(State(provider): State<Arc<Provider>>, method: Method, uri: Uri
     let reply = script::reply(&provider.replies, place).at(script::cwd(&text).unwrap_or("."));
     tokio::time::sleep(Duration::from_millis(reply.wait_ms)).await;
     let (model, streamed) = (wire.model(&request, uri.path()), wire.is_streamed(&request, uri.path()));
-    if let Some(status) = provider.fails(place, &reply) {
+    let goes_wrong = provider.goes_wrong(place, &reply);
+    if let Some(status) = reply.status.filter(|_| goes_wrong) {
         provider.write_down(&json!({ "path": uri.path(), "model": model, "place": place, "status": status }));
         return failure(wire, status, &reply);
     }
     let used = reply.usage;
     provider.write_down(&json!({
-        "path": uri.path(), "model": model, "place": place, "status": 200, "streamed": streamed, "breaks_off": reply.breaks_off,
+        "path": uri.path(), "model": model, "place": place, "status": 200, "streamed": streamed, "breaks_off": goes_wrong,
         "input": used.input, "output": used.output, "cache_read": used.cache_read, "cache_write": used.cache_write,
     }));
     if !streamed {
         return axum::Json(wire.answer(&reply, &model)).into_response();
     }
     let mut events = wire.events(&reply, &model, &request);
-    if reply.breaks_off {
+    if goes_wrong {
         events.truncate(events.len() / 2);
     }
     let pieces = events.into_iter().map(|event| Ok::<_, Infallible>(Bytes::from(event)));

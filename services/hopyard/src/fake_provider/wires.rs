@@ -194,6 +194,11 @@ fn responses_events(reply: &Reply, model: &str) -> Vec<String> {
     let mut events = vec![json!({ "type": "response.created", "response": begun })];
     for (index, item) in whole["output"].as_array().into_iter().flatten().enumerate() {
         events.push(json!({ "type": "response.output_item.added", "output_index": index, "item": item }));
+        if let Some(text) = item.pointer("/content/0/text") {
+            events.push(json!({
+                "type": "response.output_text.delta", "item_id": item["id"], "output_index": index, "content_index": 0, "delta": text,
+            }));
+        }
         events.push(json!({ "type": "response.output_item.done", "output_index": index, "item": item }));
     }
     events.push(json!({ "type": "response.completed", "response": whole }));

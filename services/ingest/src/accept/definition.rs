@@ -47,13 +47,16 @@ pub struct Definitions {
 }
 
 impl Definitions {
-    /// The newest version of a stored workflow.
+    /// The newest version of a stored workflow, else the preset of this name.
     ///
     /// # Errors
     /// [`Unresolved`]: `unknown_workflow`, or the store is away.
-    pub async fn named(&self, reader: &dyn Reader, namespace: &Name, name: &Name) -> Result<Resolved, Unresolved> {
+    pub async fn named(&self, reader: &dyn Reader, bus: &Bus, namespace: &Name, name: &Name) -> Result<Resolved, Unresolved> {
         let view = reader.workflow(namespace, name, None).await.map_err(|e| Unresolved::Unavailable(e.into()))?;
         let Some(view) = view else {
+            if let Some(text) = hopyard_definition::preset(name) {
+                return self.inline(bus, namespace, &Value::from(text)).await;
+            }
             let detail = format!(
                 "there is no workflow `{name}` in the namespace `{namespace}`; `hopyard workflows list` shows those that are there"
             );

@@ -114,7 +114,7 @@ impl Plans<'_> {
                 if let Some(known) = self.named.get(name) {
                     return invalid(known);
                 }
-                (self.door.definitions.named(&*self.door.reader, self.namespace, name).await, Some(name), None)
+                (self.door.definitions.named(&*self.door.reader, &self.door.bus, self.namespace, name).await, Some(name), None)
             }
             (None, Some(value)) => {
                 let hash = json::hash(value);

@@ -23,8 +23,8 @@ use crate::problem::{Answer, Refusal};
 const READ: u64 = 1024 * 1024;
 const PATCH: &str = "changes.patch";
 const BUNDLE: &str = "changes.bundle";
-/// How the name of an agent's record ends.
-const RECORD: &str = ".agent.json";
+/// How the name of a record of models ends.
+const RECORD: &str = ".record.json";
 const DIFF_TYPE: &str = "text/x-diff; charset=utf-8";
 const BUNDLE_TYPE: &str = "application/x-git-bundle";
 

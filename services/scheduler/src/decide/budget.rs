@@ -7,7 +7,7 @@
 use hopyard_contract::event::EventType;
 use hopyard_contract::message::Allowance;
 use hopyard_contract::run::RunState;
-use hopyard_contract::status::{FailureCode, StepKind};
+use hopyard_contract::status::FailureCode;
 use serde_json::json;
 
 use super::Change;
@@ -70,16 +70,16 @@ impl Change {
         }
     }
 
-    /// Ends an agent's step that has nothing left to spend before it begins; whether it did.
+    /// Ends a step that asks models and has nothing left to spend before it begins; whether it did.
     pub(super) fn out_of_budget(&mut self, index: usize) -> bool {
         let step = &self.state.steps[index];
-        let is_agent = self.state.plan.step(step.id.as_str()).is_some_and(|spec| spec.work.kind() == StepKind::Agent);
+        let asks_models = self.state.plan.step(step.id.as_str()).is_some_and(|spec| spec.work.asks_models());
         let spent = match (left(&self.state), turns_left(&self.state)) {
             (Some(0), _) => "money",
             (_, Some(0)) => "turns",
             _ => return false,
         };
-        if !is_agent {
+        if !asks_models {
             return false;
         }
         let message = format!("the run had spent the {spent} of its budget before this step began; what was done before is kept");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hopyard_contract::duration::Span;
 use hopyard_contract::message::{Grant, WorkspaceOrder};
-use hopyard_contract::plan::{AgentSpec, Work, WorkspaceMode, agent_turns};
+use hopyard_contract::plan::{AgentSpec, LlmSpec, Work, WorkspaceMode, agent_turns};
 use hopyard_contract::run::RunState;
 use hopyard_contract::{AttemptId, template};
 
@@ -69,10 +69,18 @@ fn rendered(work: &Work, view: &View<'_>, turns_left: Option<u64>) -> Work {
     let render = |text: &String| template::render(text, view);
     match work {
         Work::Shell(_) | Work::Deliver(_) => work.clone(),
+        Work::Llm(llm) => Work::Llm(LlmSpec {
+            model: render(&llm.model),
+            prompt: render(&llm.prompt),
+            system: llm.system.as_ref().map(render),
+            output: llm.output.clone(),
+            max_tokens: llm.max_tokens,
+        }),
         Work::Agent(agent) => Work::Agent(AgentSpec {
-            cli: agent.cli,
+            cli: render(&agent.cli),
             prompt: render(&agent.prompt),
-            model: agent.model.as_ref().map(render),
+            // A template that gives nothing leaves the choice to the program.
+            model: agent.model.as_ref().map(render).filter(|model| !model.trim().is_empty()),
             max_turns: fewest_turns(agent.max_turns.as_ref().map(render), turns_left),
             permissions: agent.permissions,
             gateway: agent.gateway,

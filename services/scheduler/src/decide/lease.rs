@@ -6,7 +6,7 @@ use hopyard_contract::event::EventType;
 use hopyard_contract::message::{LeaseState, Pin, PinReply, RenewAnswer, Renewal};
 use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::run::{Attempt, WorkspaceRow, WorkspaceStatus};
-use hopyard_contract::status::{AttemptStatus, PendingReason, StepKind, StepStatus};
+use hopyard_contract::status::{AttemptStatus, PendingReason, StepStatus};
 use serde_json::json;
 
 use super::{Change, Effect, Lease, Reply};
@@ -33,7 +33,7 @@ impl Change {
             self.bind(lease);
         }
         let generation = if own_workspace { self.state.run.generation } else { 0 };
-        let is_agent = self.state.plan.step(lease.step.as_str()).is_some_and(|spec| spec.work.kind() == StepKind::Agent);
+        let asks_models = self.state.plan.step(lease.step.as_str()).is_some_and(|spec| spec.work.asks_models());
         let step = &mut self.state.steps[index];
         step.attempt += 1;
         step.claimable_at = None;
@@ -66,7 +66,7 @@ impl Change {
             record: None,
             snapshot: None,
         });
-        if is_agent {
+        if asks_models {
             self.allow(self.state.attempts.len() - 1);
         }
         self.progress();

@@ -54,8 +54,8 @@ words! {
 /// A coding agent at work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentSpec {
-    /// The program.
-    pub cli: AgentCli,
+    /// The program: one of [`AgentCli`], or a template that gives one.
+    pub cli: String,
     /// What it shall do; a template.
     pub prompt: String,
     /// Model, by the name that its provider knows; a template. The program's own choice if absent.
@@ -79,7 +79,8 @@ impl AgentSpec {
     /// Every template of it, with the field it stands in.
     pub fn templates(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let optional = [("model", &self.model), ("max_turns", &self.max_turns), ("script", &self.script)];
-        std::iter::once(("prompt", self.prompt.as_str()))
+        [("cli", self.cli.as_str()), ("prompt", self.prompt.as_str())]
+            .into_iter()
             .chain(optional.into_iter().filter_map(|(field, text)| Some((field, text.as_deref()?))))
     }
 
@@ -95,10 +96,23 @@ impl AgentSpec {
         {
             errors.push(FieldError::new("range", format!("{at}/max_turns"), detail));
         }
-        if self.script.is_some() && self.cli != AgentCli::Fake {
+        let is_template = self.cli.contains("${{");
+        if !is_template && let Err(error) = AgentCli::from_str(&self.cli) {
+            let known = AgentCli::ALL.iter().map(|cli| cli.as_str()).collect::<Vec<_>>().join(", ");
+            errors.push(FieldError::new("unknown_value", format!("{at}/cli"), format!("`{}` is none of {known}", error.word)));
+        }
+        if self.script.is_some() && !is_template && self.cli != AgentCli::Fake.as_str() {
             errors.push(FieldError::new("unknown_field", format!("{at}/script"), "only the fake agent plays a script"));
         }
     }
+}
+
+/// A program, once its template is rendered.
+///
+/// # Errors
+/// When there is none of this name.
+pub fn agent_cli(text: &str) -> Result<AgentCli, UnknownWord> {
+    text.trim().parse()
 }
 
 /// A number of turns, once its template is rendered.

@@ -52,6 +52,13 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
                 errors.push(FieldError::new("length", format!("{at}/shell"), "a script has text and no NUL characters"));
             }
             Work::Shell(_) | Work::Deliver(_) => {}
+            Work::Llm(llm) => {
+                let at = format!("{at}/llm");
+                llm.check(&at, &mut errors);
+                for (field, text) in llm.templates() {
+                    check_template(plan, Some(&ended), text, &format!("{at}/{field}"), &mut errors);
+                }
+            }
             Work::Agent(agent) => {
                 let at = format!("{at}/agent");
                 agent.check(&at, &mut errors);

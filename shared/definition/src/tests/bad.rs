@@ -86,7 +86,12 @@ fn steps() {
         (step("agent: {cli: claude, prompt: x, permissions: all}"), &["unknown_value /steps/0/agent/permissions 5:50"]),
         (step("agent: {cli: claude, prompt: x, script: y}"), &["unknown_field /steps/0/agent/script 5:45"]),
         (step("agent: claude"), &["type /steps/0/agent 5:12"]),
-        (step("llm: {}"), &["unsupported_step /steps/0/llm 5:5"]),
+        (step("llm: {}"), &["missing_field /steps/0/llm/model 5:10", "missing_field /steps/0/llm/prompt 5:10"]),
+        (step("llm: {model: m, prompt: ''}"), &["length /steps/0/llm/prompt 5:29"]),
+        (step("llm: {model: m, prompt: x, max_tokens: 0}"), &["range /steps/0/llm/max_tokens 5:44"]),
+        (step("llm: {model: m, prompt: x, output: {type: thing}}"), &["schema /steps/0/llm/output/type 5:47"]),
+        (step("llm: {model: m, prompt: x, output: {$ref: 'http://x'}}"), &["schema /steps/0/llm/output/$ref 5:41"]),
+        (step("llm: {model: m, prompt: '${{ steps.b.outputs.x }}'}"), &["unknown_step /steps/0/llm/prompt 5:29"]),
         (step("approval: {}"), &["unsupported_step /steps/0/approval 5:5"]),
         (step("workflow: w"), &["unsupported_step /steps/0/workflow 5:5"]),
         (step("shell: [a, b]"), &["type /steps/0/shell 5:12"]),
@@ -211,8 +216,8 @@ fn problems_are_sentences_with_file_and_suggestion() {
         "fix.yaml:3:19: /workspace/mode: `persistant` is none of temporary, persistent, none; did you mean `persistent`? (unknown_value)"
     );
     assert_eq!(
-        text(&step("llm: {}")),
-        "fix.yaml:5:5: /steps/0/llm: `llm` steps are not carried out by this version; it runs `shell` and `agent` steps (unsupported_step)"
+        text(&step("approval: {}")),
+        "fix.yaml:5:5: /steps/0/approval: `approval` steps are not carried out by this version; it runs `shell`, `agent` and `llm` steps (unsupported_step)"
     );
     assert_eq!(
         text(&step("")),

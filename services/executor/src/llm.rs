@@ -1,0 +1,203 @@
+//! Steps that are one question to a model.
+//!
+//! The question is asked by a process of its own, under the same shim, lease and limits as any other step, through the
+//! metering gateway: so it is killed, held still, timed, logged and paid for as everything else is.
+
+mod ask;
+mod request;
+mod step;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use hopyard_contract::Usage;
+use hopyard_contract::message::{Grant, Outcome};
+use hopyard_contract::plan::LlmSpec;
+use hopyard_contract::status::FailureCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::Executor;
+use crate::attempt::{Command, failed, write_private};
+use crate::live::Attempt;
+use crate::metered::Metered;
+use crate::process::{ExitFacts, ExitKind, StepProcess};
+use crate::wire::Wire;
+
+pub use step::llm_main;
+
+/// Subcommand of this executable that asks.
+const COMMAND: &str = "llm-step";
+/// File of a spool directory with the answer.
+const ANSWER_FILE: &str = "answer.json";
+/// Longest text that becomes an output, in bytes: outputs travel with the run.
+const MAX_OUTPUT: usize = 32 * 1024;
+
+/// What the process is told, on its standard input.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Order {
+    wire: Wire,
+    url: String,
+    token: String,
+    model: String,
+    prompt: String,
+    system: Option<String>,
+    /// JSON Schema of the answer.
+    output: Option<Value>,
+    max_tokens: u32,
+    /// Where the answer goes.
+    answer: PathBuf,
+}
+
+/// What the process found out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// It fits.
+    Fits {
+        /// As it came.
+        text: String,
+        /// As JSON, if there is a schema.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<Value>,
+        /// How often the model was asked to mend it.
+        repairs: u32,
+    },
+    /// It does not fit its schema, though the model was asked to mend it.
+    Misfits {
+        /// The last one, as it came.
+        text: String,
+        /// What is wrong with it.
+        errors: Vec<String>,
+        /// How often the model was asked to mend it.
+        repairs: u32,
+    },
+    /// The provider refused, or could not be reached for too long.
+    Refused {
+        /// In its words.
+        words: String,
+    },
+}
+
+/// One question of an attempt.
+pub(crate) struct Llm {
+    spec: LlmSpec,
+    dir: PathBuf,
+    metered: Metered,
+}
+
+/// Makes everything ready for a question: its gateway, and how its process is started.
+///
+/// # Errors
+/// When no provider fits, its spool cannot be written, or no gateway can be opened.
+pub(crate) async fn ready(
+    executor: &Executor,
+    grant: &Grant,
+    live: &Arc<Attempt>,
+    dir: &Path,
+    spec: &LlmSpec,
+) -> anyhow::Result<(Command, Llm)> {
+    let (provider, model) = executor.providers.of_model(&spec.model)?;
+    let (wire, model) = (provider.wire, model.to_owned());
+    let (metered, entry) = Metered::open(executor, live, dir, provider).await?;
+    let order = Order {
+        wire,
+        url: entry.url,
+        token: entry.token,
+        model,
+        prompt: spec.prompt.clone(),
+        system: spec.system.clone(),
+        output: spec.output.clone(),
+        max_tokens: spec.max_tokens,
+        answer: dir.join(ANSWER_FILE),
+    };
+    let input = dir.join("question");
+    write_private(&input, &serde_json::to_vec(&order)?, 0o600).await?;
+    let argv = vec![executor.settings.program.display().to_string(), COMMAND.to_owned()];
+    let command = Command { argv, env: grant.env.clone(), input: Some(input), idle_timeout_ms: None };
+    Ok((command, Llm { spec: spec.clone(), dir: dir.to_owned(), metered }))
+}
+
+impl Llm {
+    /// The question of an attempt that nobody carries on; `None` when it was never asked.
+    pub(crate) fn from_spool(spec: LlmSpec, dir: &Path) -> Option<Self> {
+        Some(Self { spec, dir: dir.to_owned(), metered: Metered::left(dir)? })
+    }
+
+    /// Tells what was used until the process has ended.
+    pub(crate) async fn listen(&self, process: &StepProcess, live: &Attempt) -> anyhow::Result<()> {
+        let mut paid = self.metered.watch();
+        loop {
+            tokio::select! {
+                changed = paid.changed() => match changed {
+                    Ok(()) => live.used(self.usage()),
+                    Err(_) => return Ok(()),
+                },
+                ended = process.wait() => return ended.map(drop),
+            }
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        self.metered.close().await;
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.metered.usage()
+    }
+
+    /// The answer, if the process left one.
+    fn answer(&self) -> Option<Answer> {
+        let text = std::fs::read(self.dir.join(ANSWER_FILE)).ok()?;
+        serde_json::from_slice(&text).inspect_err(|error| tracing::warn!(%error, "the answer of a model cannot be read")).ok()
+    }
+
+    pub(crate) fn outcome(&self, facts: &ExitFacts, plain: Outcome) -> Outcome {
+        let ended = matches!(facts.kind, ExitKind::Exited | ExitKind::Signaled);
+        match self.answer() {
+            _ if !ended => plain,
+            _ if self.metered.refused().is_cancelled() => {
+                failed(FailureCode::BudgetExceeded, "the next call would have been beyond the budget of the run".to_owned())
+            }
+            None => plain,
+            Some(Answer::Fits { .. }) => Outcome::Completed,
+            Some(Answer::Misfits { errors, repairs, .. }) => {
+                let words = errors.join("; ");
+                failed(
+                    FailureCode::InvalidOutput,
+                    format!("the answer does not fit its schema after {repairs} repairs: {words}; it is in the record"),
+                )
+            }
+            Some(Answer::Refused { words }) => failed(FailureCode::AgentError, words),
+        }
+    }
+
+    /// The answer as outputs: `text`; with a schema `json`, and each field that is no list and no object.
+    pub(crate) fn outputs(&self) -> BTreeMap<String, String> {
+        let Some(Answer::Fits { text, value, .. }) = self.answer() else { return BTreeMap::new() };
+        let mut outputs = BTreeMap::new();
+        for (name, field) in value.iter().filter_map(Value::as_object).flatten() {
+            match field {
+                Value::String(text) => outputs.insert(name.clone(), text.clone()),
+                Value::Number(_) | Value::Bool(_) => outputs.insert(name.clone(), field.to_string()),
+                _ => None,
+            };
+        }
+        match value {
+            Some(value) => outputs.insert("json".to_owned(), value.to_string()),
+            None => outputs.insert("text".to_owned(), text),
+        };
+        outputs.retain(|_, value| value.len() <= MAX_OUTPUT);
+        outputs
+    }
+
+    pub(crate) fn record(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let calls = self.metered.calls()?;
+        let record = json!({
+            "v": 1, "model": self.spec.model, "usage": self.usage(), "answer": self.answer(), "calls": calls,
+        });
+        Ok(Some(serde_json::to_vec(&record).context("the record of a question")?))
+    }
+}

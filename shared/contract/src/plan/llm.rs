@@ -1,0 +1,54 @@
+//! Model steps: one prompt, one answer, as a text or as JSON that fits a schema.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::problem::FieldError;
+
+/// Most tokens of an answer that a step may ask for.
+pub const MAX_ANSWER_TOKENS: u32 = 1_000_000;
+
+/// One question to a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LlmSpec {
+    /// `PROVIDER/MODEL`, or the name of a model alone for an executor with one provider; a template.
+    pub model: String,
+    /// What is asked; a template.
+    pub prompt: String,
+    /// What the model is told about its part; a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// JSON Schema of the answer; without one it is a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<serde_json::Value>,
+    /// Most tokens of the answer.
+    #[serde(default = "LlmSpec::default_max_tokens")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_tokens: u32,
+}
+
+impl LlmSpec {
+    /// What an answer may have unless its step says otherwise.
+    pub fn default_max_tokens() -> u32 {
+        4096
+    }
+
+    /// Every template of it, with the field it stands in.
+    pub fn templates(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let system = self.system.as_deref().map(|text| ("system", text));
+        [("model", self.model.as_str()), ("prompt", self.prompt.as_str())].into_iter().chain(system)
+    }
+
+    /// What is wrong beyond its templates, by pointers below `at`.
+    pub(super) fn check(&self, at: &str, errors: &mut Vec<FieldError>) {
+        for (field, text) in self.templates() {
+            if text.trim().is_empty() || text.contains('\0') {
+                errors.push(FieldError::new("length", format!("{at}/{field}"), format!("`{field}` has text and no NUL characters")));
+            }
+        }
+        if !(1..=MAX_ANSWER_TOKENS).contains(&self.max_tokens) {
+            let detail = format!("max_tokens lies between 1 and {MAX_ANSWER_TOKENS}");
+            errors.push(FieldError::new("range", format!("{at}/max_tokens"), detail));
+        }
+    }
+}

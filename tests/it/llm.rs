@@ -1,0 +1,127 @@
+//! Model steps: one question, one answer, as a text or as JSON that fits; whatever the provider does is told in its words.
+
+use serde_json::{Value, json};
+
+use crate::harness::api::{step_of, steps};
+use crate::harness::provider::Provider;
+use crate::harness::{Harness, Setup};
+
+const WIRES: [(&str, &str); 4] = [("a", "anthropic"), ("b", "responses"), ("c", "chat"), ("d", "gemini")];
+
+async fn stack(provider: &Provider) -> Harness {
+    let settings = provider.settings_of(&WIRES, "").display().to_string();
+    Harness::start(Setup { settings: vec![("CONFIG", settings)], ..Setup::default() }).await
+}
+
+fn question(id: &str, model: &str, output: Option<Value>) -> Value {
+    let mut llm = json!({ "model": model, "prompt": "Say it.", "system": "You are brief." });
+    if let Some(schema) = output {
+        llm["output"] = schema;
+    }
+    json!({ "id": id, "llm": llm })
+}
+
+fn title() -> Value {
+    json!({ "type": "object", "required": ["title"], "properties": { "title": { "type": "string" }, "n": { "type": "integer" } } })
+}
+
+async fn record(harness: &Harness, run: &str, step: &str) -> Value {
+    harness.get(&format!("/api/v1/runs/{run}/artifacts/{step}.1.record.json")).await
+}
+
+/// Covers D2: the answer streams into the log, later steps see it, and what was served is what is counted, on every wire.
+#[tokio::test]
+async fn an_answer_is_a_log_an_output_and_an_account_on_every_wire() {
+    let provider = Provider::start(&[json!({ "text": "Two lines,\nno more.", "usage": { "input": 70, "output": 9, "cache_read": 5 } })]);
+    let harness = stack(&provider).await;
+    let mut list: Vec<Value> = WIRES.iter().map(|(name, _)| question(name, &format!("{name}/claude-sonnet-4-5"), None)).collect();
+    let env = json!({ "A": "${{ steps.a.outputs.text }}", "D": "${{ steps.d.outputs.text }}" });
+    list.push(json!({ "id": "see", "needs": ["a", "b", "c", "d"], "env": env, "shell": "test \"$A\" = \"$D\"; printf %s \"$A\"" }));
+    let run = harness.submit(steps(json!(list))).await;
+    let state = harness.wait_completed(&run).await;
+    assert_eq!(harness.stdout(&run, "see").await, "Two lines,\nno more.");
+    for (name, _) in WIRES {
+        let step = step_of(&state, name);
+        assert_eq!((&step["kind"], &step["outputs"]["text"]), (&json!("llm"), &json!("Two lines,\nno more.")), "{name}");
+        assert_eq!(harness.stdout(&run, name).await, "Two lines,\nno more.\n", "{name}");
+        let tokens = json!({ "input": 70, "output": 9, "cache_read": 5, "cache_write": 0 });
+        assert_eq!((&step["usage"]["tokens"], &step["usage"]["turns"]), (&tokens, &json!(1)), "{name}");
+        assert!(step["usage"]["cost_microusd"].as_u64().is_some_and(|cost| cost > 0), "{name}");
+        let record = record(&harness, &run, name).await;
+        assert_eq!((&record["calls"][0]["model"], &record["calls"][0]["whole"]), (&json!("claude-sonnet-4-5"), &json!(true)), "{name}");
+    }
+    let sum: u64 = ["input", "output"].iter().map(|kind| provider.served(kind)).sum();
+    assert_eq!(state["usage"]["tokens"]["input"].as_u64().unwrap() + state["usage"]["tokens"]["output"].as_u64().unwrap(), sum);
+    harness.close().await;
+}
+
+/// Covers D2, M4 and U21: an answer that does not fit is mended; one that never fits fails the step and is kept as it came.
+#[tokio::test]
+async fn an_answer_that_does_not_fit_is_mended_or_kept() {
+    let fits = json!({ "text": "```json\n{\"title\": \"On time\", \"n\": 3}\n```" });
+    let provider = Provider::start(&[json!({ "text": "Sure!" }), json!({ "text": "{\"n\": 1.5}" }), fits]);
+    let harness = stack(&provider).await;
+    for (name, wire) in WIRES {
+        let run = harness.submit(steps(json!([question(name, &format!("{name}/m"), Some(title()))]))).await;
+        let state = harness.wait_completed(&run).await;
+        let outputs = &step_of(&state, name)["outputs"];
+        assert_eq!(
+            (&outputs["title"], &outputs["n"], &outputs["json"]),
+            (&json!("On time"), &json!("3"), &json!("{\"n\":3,\"title\":\"On time\"}")),
+            "{wire}"
+        );
+        assert_eq!(state["usage"]["turns"], 3, "{wire}");
+        assert_eq!(state["usage"]["cost_microusd"], Value::Null, "a model without a price");
+        assert_eq!(record(&harness, &run, name).await["answer"]["fits"]["repairs"], 2, "{wire}");
+    }
+    let never = json!({ "type": "object", "required": ["other"] });
+    let run = harness.submit(steps(json!([question("a", "a/m", Some(never))]))).await;
+    let state = harness.wait_final(&run).await;
+    assert_eq!((&state["status"], &state["failure_code"]), (&json!("failed"), &json!("invalid_output")));
+    let words = state["error"]["message"].as_str().unwrap();
+    assert!(words.contains("\"other\" is a required property"), "{words}");
+    let kept = record(&harness, &run, "a").await;
+    assert!(kept["answer"]["misfits"]["text"].as_str().unwrap().contains("On time"), "{kept:#}");
+    harness.close().await;
+}
+
+/// Covers B15 and the bad input of the issue: a refusal is told in the provider's words, what it cannot take now is asked again.
+#[tokio::test]
+async fn a_refusal_is_told_and_what_cannot_be_taken_now_is_asked_again() {
+    let cases = [
+        (json!({ "status": 400, "text": "max_tokens is too large" }), Some("the provider answered 400: "), 1),
+        (json!({ "status": 403, "text": "not in your country" }), Some("the provider answered 403: "), 1),
+        (json!({ "status": 429, "text": "slow down", "retry_after": 0, "times": 2 }), None, 3),
+        (json!({ "status": 529, "text": "overloaded", "retry_after": 0, "times": 1 }), None, 2),
+        (json!({ "status": 500, "text": "oops", "retry_after": 0, "times": 1 }), None, 2),
+        (json!({ "text": "a long answer", "breaks_off": true, "times": 1 }), None, 2),
+    ];
+    for (reply, refused, calls) in cases {
+        let provider = Provider::start(std::slice::from_ref(&reply));
+        let harness = stack(&provider).await;
+        let run = harness.submit(steps(json!([question("a", "a/claude-sonnet-4-5", None)]))).await;
+        let state = harness.wait_final(&run).await;
+        assert_eq!(provider.calls().len(), calls, "{reply}");
+        match refused {
+            None => assert_eq!(state["status"], "completed", "{reply}: {state:#}"),
+            Some(words) => {
+                let told = state["error"]["message"].as_str().unwrap();
+                assert_eq!(state["failure_code"], "agent_error", "{reply}");
+                assert!(told.starts_with(words) && told.contains(reply["text"].as_str().unwrap()), "{told}");
+            }
+        }
+        harness.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_names_no_provider_fails_the_step_and_says_which_there_are() {
+    let provider = Provider::start(&[]);
+    let harness = stack(&provider).await;
+    let state = harness.finish(steps(json!([question("a", "other/m", None)]))).await;
+    assert_eq!(state["failure_code"], "setup_error");
+    let words = state["error"]["message"].as_str().unwrap();
+    assert!(words.contains("names none of the providers a, b, c, d"), "{words}");
+    assert_eq!(provider.calls().len(), 0);
+    harness.close().await;
+}
