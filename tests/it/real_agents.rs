@@ -68,7 +68,7 @@ fn cases(cli: &'static str) -> Vec<Case> {
             ..case("parallel tools", vec![writes(cli, 1, &["a.txt", "b.txt", "c.txt"].map(str::to_owned)), says(2)])
         },
         Case {
-            budget: json!({ "cost_microusd": 8000 }),
+            budget: json!({ "cost_microusd": if cli == "claude" { 8000 } else { 4000 } }),
             status: "failed",
             code: Some("budget_exceeded"),
             turns: 3,

@@ -73,8 +73,15 @@ impl Parser {
     }
 }
 
+/// Model of replies that the program makes up itself, to tell what its provider refused.
+const SYNTHETIC: &str = "<synthetic>";
+
 /// A part of a reply; each of its blocks comes in a line of its own, with the same id.
 fn reply(line: &Value) -> Vec<AgentEvent> {
+    if text(line, &["message", "model"]).as_deref() == Some(SYNTHETIC) {
+        let said = items(line, &["message", "content"]).iter().filter_map(|block| text(block, &["text"]));
+        return said.map(|text| AgentEvent::Notice { text }).collect();
+    }
     let parent = text(line, &["parent_tool_use_id"]);
     let id = text(line, &["message", "id"]);
     let mut events = vec![AgentEvent::Turn { id: id.clone(), parent: parent.clone() }];

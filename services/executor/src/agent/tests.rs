@@ -186,3 +186,9 @@ fn nothing_that_a_program_says_is_fatal() {
         }
     }
 }
+
+#[test]
+fn what_a_program_makes_up_itself_is_no_turn() {
+    let line = r#"{"type":"assistant","message":{"id":"x","model":"<synthetic>","content":[{"type":"text","text":"API Error: 403"}],"usage":{"input_tokens":0,"output_tokens":0}}}"#;
+    assert_eq!(events(AgentCli::Claude, line), [AgentEvent::Notice { text: "API Error: 403".to_owned() }]);
+}
