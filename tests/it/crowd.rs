@@ -67,19 +67,22 @@ impl Crowd {
             Claim { claim_id: Uuid::new_v4(), executor: executor.clone(), host: Name::literal("h"), pool: Name::literal("p"), free };
         let (mut here, mut there) = (Dice::new(dice.below(1 << 30) as u64, 1), Dice::new(dice.below(1 << 30) as u64, 2));
         let ask = async |dice: &mut Dice| match self.ask(dice, Request::Claim(claim.clone()), false).await {
-            Answer::Claim(reply) => reply.grants,
+            Answer::Claim(reply) => {
+                assert!(reply.grants.len() <= free as usize, "{} grants for {free} slots", reply.grants.len());
+                reply.grants
+            }
             other => panic!("{other:?}"),
         };
         let mut grants = if dice.one_in(3) {
             let (one, two) = tokio::join!(ask(&mut here), ask(&mut there));
-            // Whatever either of them says is meant for this executor.
+            // Whatever either of them says is meant for this executor. Both may have leased before either had committed: what
+            // the executor does not hear of waits for the end of its lease.
             let mut both = one;
             both.extend(two.into_iter().filter(|grant| !both.iter().any(|known| known.attempt == grant.attempt)).collect::<Vec<_>>());
             both
         } else {
             ask(&mut here).await
         };
-        assert!(grants.len() <= free as usize, "{} grants for {free} slots", grants.len());
         let mut owners = self.owners.lock().unwrap();
         for grant in &grants {
             let owner = (grant.token, executor.clone());
