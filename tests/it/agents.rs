@@ -283,6 +283,23 @@ async fn twenty_budgets_are_kept_to_a_call() {
     harness.close().await;
 }
 
+/// Covers X3 for agents that have keys of their own.
+#[tokio::test]
+async fn an_agent_without_a_gateway_is_ended_when_its_budget_is_spent() {
+    let harness = Harness::start(Setup::default()).await;
+    let usage = json!({ "usage": { "cost_microusd": 600 } });
+    let step = fake(&[usage, json!({ "say": "one" }), json!({ "say": "two" }), json!({ "hang": true })]);
+    let mut request = steps(json!([step]));
+    request["definition"]["steps"][0]["agent"]["model"] = json!("claude-sonnet-4-5");
+    request["budget"] = json!({ "cost_microusd": 1000 });
+    let state = harness.finish(request).await;
+    assert_eq!(
+        (&state["status"], &state["failure_code"], &state["usage"]["turns"]),
+        (&json!("failed"), &json!("budget_exceeded"), &json!(2))
+    );
+    harness.close().await;
+}
+
 /// Covers B7: long runs with parallel tools and helpers end well under load, though executors are killed again and again.
 #[tokio::test]
 async fn fifty_complex_runs_complete_while_executors_die() {
@@ -396,5 +413,41 @@ async fn an_agent_that_may_only_read_and_changes_files_fails() {
     let state = harness.finish(on_repo(&repo, json!([{ "id": "look", "agent": agent }]))).await;
     assert_eq!((&state["status"], &state["failure_code"]), (&json!("failed"), &json!("policy_denied")), "{state:#}");
     assert_eq!(state["result"]["files"][0]["path"], "README.md", "kept all the same");
+    harness.close().await;
+}
+
+/// Covers D11 and H16: a retry goes on with the conversation and the work of the attempt that failed, and so does a later run of
+/// the session; without `resume` both are new.
+#[tokio::test]
+async fn a_conversation_is_gone_on_with_by_a_retry_and_by_a_later_run_of_its_session() {
+    let mut harness = Harness::start(Setup::default()).await;
+    let repo = harness.repo(&[&[("README.md", "x\n")]]);
+    // It fails as long as its first attempt's file is not there.
+    let lines = [json!({ "use": [write("first.txt", "1\n")] }), json!({ "end": { "failed": "not yet" } }), json!({ "exit": 1 })];
+    let session = |record: &Value| record["session"].as_str().map(str::to_owned).unwrap();
+    let step = |resume: bool, lines: &[Value]| {
+        let mut step = fake(lines);
+        step["agent"]["resume"] = json!(resume);
+        step["retry"] = json!({ "max_attempts": 2, "backoff": { "initial": "1ms" } });
+        step
+    };
+    for resume in [true, false] {
+        let run = harness.submit(on_repo(&repo, json!([step(resume, &lines)]))).await;
+        let state = harness.wait_final(&run).await;
+        assert_eq!(step_of(&state, "fix")["attempts"].as_array().unwrap().len(), 2);
+        let second = harness.get(&format!("/api/v1/runs/{run}/artifacts/fix.2.record.json")).await;
+        assert_eq!(session(&record(&harness, &run).await) == session(&second), resume);
+    }
+    let mut sessions = Vec::new();
+    for path in ["one.txt", "two.txt"] {
+        let mut request = on_repo(&repo, json!([step(true, &[json!({ "use": [write(path, "x\n")] })])]));
+        request["definition"]["workspace"] = json!({ "mode": "persistent" });
+        request["session"] = json!("talk");
+        let run = harness.submit(request).await;
+        let state = harness.wait_completed(&run).await;
+        sessions.push(session(&record(&harness, &run).await));
+        assert!(state["result"]["files"].to_string().contains(path) && !state["result"]["files"].to_string().contains("hopyard-home"));
+    }
+    assert_eq!(sessions[0], sessions[1]);
     harness.close().await;
 }

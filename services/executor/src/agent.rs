@@ -6,6 +6,7 @@
 mod adapter;
 mod claude;
 mod codex;
+mod conversation;
 mod event;
 mod gemini;
 mod lines;
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{anyhow, ensure};
 use chrono::{DateTime, Utc};
 use hopyard_contract::Usage;
 use hopyard_contract::log::Stream;
@@ -28,8 +29,10 @@ use hopyard_contract::plan::{AgentCli, AgentSpec, GatewayUse, Permissions, agent
 use hopyard_contract::status::FailureCode;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use self::adapter::{Launch, Order, Parser};
+use self::conversation::{Conversation, make_place};
 use self::event::AgentEnd;
 use self::lines::Lines;
 use self::record::Record;
@@ -56,15 +59,23 @@ pub(crate) struct Agent {
     spec: AgentSpec,
     prices: Arc<Prices>,
     dir: PathBuf,
+    /// Its home; beside the work when the conversation is kept.
+    home: PathBuf,
+    /// What it goes on with.
+    before: Option<Conversation>,
     heard: Mutex<Heard>,
     /// Its gateway, if it has one.
     metered: Option<Metered>,
+    /// Cancelled when the budget of the run is spent, and it would go on.
+    over_budget: CancellationToken,
 }
 
 struct Heard {
     lines: Lines,
     parser: Parser,
     tally: Tally,
+    /// Replies of models that files of its home tell of.
+    replies: usize,
     /// What it said last, for whoever asks why it was silent then.
     last: Option<(DateTime<Utc>, &'static str)>,
 }
@@ -78,6 +89,7 @@ pub(crate) async fn ready(
     grant: &Grant,
     live: &Arc<Attempt>,
     dir: &Path,
+    workspace: &Path,
     spec: &AgentSpec,
 ) -> anyhow::Result<(Command, Agent)> {
     let max_turns = spec.max_turns.as_deref().map(agent_turns).transpose().map_err(|error| anyhow!(error))?;
@@ -102,6 +114,9 @@ pub(crate) async fn ready(
             (Some(metered), Some(entry))
         }
     };
+    let kept = Conversation::home(workspace, &grant.attempt.step).filter(|_| spec.resume);
+    let before = kept.as_deref().and_then(|home| Conversation::read(home, cli));
+    let home = kept.unwrap_or_else(|| dir.join("home"));
     let own_program = executor.settings.program.display().to_string();
     let order = Order {
         own_program: &own_program,
@@ -109,29 +124,42 @@ pub(crate) async fn ready(
         model: spec.model.as_deref(),
         max_turns,
         permissions: spec.permissions,
-        resume: None,
+        resume: before.as_ref().map(|before| before.session.as_str()),
         gateway: entry.as_ref(),
         root: nix::unistd::geteuid().is_root(),
     };
     let Launch { argv, env, files } = adapter::launch(cli, &order);
     for (path, text) in files {
-        let file = dir.join("home").join(path);
-        let parent = file.parent().context("a file has a directory")?;
-        tokio::fs::create_dir_all(parent).await.with_context(|| format!("{} cannot be made", parent.display()))?;
+        let file = make_place(&home, Path::new(&path))?;
         write_private(&file, text.as_bytes(), 0o600).await?;
     }
     let prompt = dir.join("prompt");
     write_private(&prompt, spec.prompt.as_bytes(), 0o600).await?;
     let mut declared = grant.env.clone();
     declared.extend(env);
-    let agent = Agent { metered, ..Agent::new(cli, spec, executor.prices.clone(), dir) };
-    Ok((Command { argv, env: declared, input: Some(prompt), idle_timeout_ms: Some(IDLE_TIMEOUT_MS) }, agent))
+    let over_budget = metered.as_ref().map(|metered| metered.refused().clone()).unwrap_or_default();
+    let agent = Agent { metered, over_budget, home: home.clone(), before, ..Agent::new(cli, spec, executor.prices.clone(), dir) };
+    if let Some(before) = agent.before.as_ref().filter(|_| adapter::sums_up_conversations(cli)) {
+        agent.heard().tally.begin_after(before.tokens);
+    }
+    let command = Command { argv, env: declared, home: Some(home), input: Some(prompt), idle_timeout_ms: Some(IDLE_TIMEOUT_MS) };
+    Ok((command, agent))
 }
 
 impl Agent {
     fn new(cli: AgentCli, spec: AgentSpec, prices: Arc<Prices>, dir: &Path) -> Self {
-        let heard = Heard { lines: Lines::default(), parser: Parser::of(cli), tally: Tally::default(), last: None };
-        Self { cli, spec, prices, dir: dir.to_owned(), heard: Mutex::new(heard), metered: None }
+        let heard = Heard { lines: Lines::default(), parser: Parser::of(cli), tally: Tally::default(), replies: 0, last: None };
+        Self {
+            cli,
+            spec,
+            prices,
+            dir: dir.to_owned(),
+            home: dir.join("home"),
+            before: None,
+            heard: Mutex::new(heard),
+            metered: None,
+            over_budget: CancellationToken::new(),
+        }
     }
 
     /// The agent of an attempt that nobody carries on, from what its spool kept; `None` when it was never started.
@@ -160,10 +188,17 @@ impl Agent {
         let mut tail = process.output(0)?;
         let mut end_at = None;
         let mut paid = self.metered.as_ref().map(Metered::watch);
-        let refused = self.metered.as_ref().map(|metered| metered.refused().clone()).unwrap_or_default();
+        let mut allowance = live.allowance();
         loop {
             tokio::select! {
                 () = changed(&mut paid) => live.used(self.usage()),
+                // Nobody stands between it and its models, so that what it spent is noticed only now.
+                Ok(()) = allowance.changed(), if self.metered.is_none() => {
+                    if allowance.borrow_and_update().is_some_and(|allowed| allowed.spent) && self.ended().is_none() {
+                        self.over_budget.cancel();
+                        process.kill(DONE, false);
+                    }
+                }
                 piece = tail.next() => {
                     let Some(piece) = piece? else { return Ok(()) };
                     if self.hear(piece.stream, &piece.bytes, piece.at) {
@@ -174,7 +209,7 @@ impl Agent {
                     }
                 }
                 // It is told in an answer that it will not try again; if it does not end, it is ended.
-                () = refused.cancelled(), if end_at.is_none() => end_at = Some(Instant::now() + AFTER_THE_END),
+                () = self.over_budget.cancelled(), if end_at.is_none() => end_at = Some(Instant::now() + AFTER_THE_END),
                 () = until(end_at) => {
                     tracing::info!(attempt = %live.id, "the agent said that it is done and went on: it is ended");
                     process.kill(DONE, false);
@@ -228,18 +263,34 @@ impl Agent {
         if self.cli != AgentCli::Codex {
             return;
         }
-        match codex::read_rollouts(&self.dir.join("home")) {
-            Ok(events) => {
+        // The files of a conversation tell what came before as well.
+        let known = self.before.as_ref().map_or(0, |before| before.replies);
+        match codex::read_rollouts(&self.home) {
+            Ok(replies) => {
                 let heard = &mut *self.heard();
-                events.iter().for_each(|event| heard.tally.note(event, Utc::now()));
+                heard.replies = replies.len();
+                replies.iter().skip(known).flatten().for_each(|event| heard.tally.note(event, Utc::now()));
             }
             Err(error) => tracing::warn!(%error, "the sessions of an agent cannot be read; its turns are not counted"),
+        }
+    }
+
+    /// Keeps the conversation, if its step goes on with them.
+    fn keep_conversation(&self) {
+        let heard = self.heard();
+        let Some(session) = heard.tally.session().filter(|_| self.spec.resume && self.home != self.dir.join("home")) else { return };
+        let before = self.before.as_ref().map(|before| before.tokens).unwrap_or_default();
+        let tokens = heard.tally.told().map_or(before, |told| told.tokens);
+        let conversation = Conversation { cli: self.cli, session: session.to_owned(), tokens, replies: heard.replies };
+        if let Err(error) = conversation.keep(&self.home) {
+            tracing::warn!(error = format!("{error:#}"), "the conversation with an agent is not kept");
         }
     }
 
     /// No call of a model is made any more; returns when the last one is written down.
     pub(crate) async fn close(&self) {
         self.read_home();
+        self.keep_conversation();
         if let Some(metered) = &self.metered {
             metered.close().await;
         }
@@ -271,8 +322,7 @@ impl Agent {
         let ended = self.ended();
         let done = facts.reason.as_deref() == Some(DONE);
         // Whatever the program makes of the refusal: it could not go on.
-        let refused = self.metered.as_ref().is_some_and(|metered| metered.refused().is_cancelled());
-        let ended = if refused { Some(AgentEnd::Budget) } else { ended };
+        let ended = if self.over_budget.is_cancelled() { Some(AgentEnd::Budget) } else { ended };
         match (facts.kind, ended) {
             (ExitKind::Exited | ExitKind::Signaled | ExitKind::Timeout | ExitKind::IdleTimeout, Some(end)) => self.meant(end),
             (ExitKind::Killed, Some(end)) if done => self.meant(end),

@@ -102,7 +102,7 @@ impl Executor {
                 self.run(grant, live, dir, &ready, command.map(|command| (command, None))).await
             }
             Work::Agent(spec) => {
-                let ready_to_go = agent::ready(self, grant, live, dir, spec).await;
+                let ready_to_go = agent::ready(self, grant, live, dir, &ready.path, spec).await;
                 self.run(grant, live, dir, &ready, ready_to_go.map(|(command, agent)| (command, Some(Asker::Agent(Box::new(agent)))))).await
             }
             Work::Llm(spec) => {
@@ -210,7 +210,7 @@ impl Executor {
                 workflow: grant.workflow.as_str(),
                 workspace: &ready.path.display().to_string(),
                 output: &text(dir.join("output")),
-                home: &text(dir.join("home")),
+                home: &text(command.home.unwrap_or_else(|| dir.join("home"))),
                 tmp: &text(dir.join("tmp")),
             },
             Some(&self.settings.path),
@@ -368,6 +368,8 @@ pub(crate) struct Command {
     pub(crate) argv: Vec<String>,
     /// Environment beside the one that every step has.
     pub(crate) env: BTreeMap<String, String>,
+    /// Its home; a new one of the attempt if absent.
+    pub(crate) home: Option<PathBuf>,
     /// File that is its standard input; there is none else.
     pub(crate) input: Option<PathBuf>,
     /// Longest time without output, where the step sets none.
@@ -380,7 +382,7 @@ async fn shell(grant: &Grant, dir: &Path, script: &str) -> anyhow::Result<Comman
     write_private(&file, script.as_bytes(), 0o700).await?;
     let file = file.display().to_string();
     let argv = if script.starts_with("#!") { vec![file] } else { vec!["sh".to_owned(), "-e".to_owned(), file] };
-    Ok(Command { argv, env: grant.env.clone(), input: None, idle_timeout_ms: None })
+    Ok(Command { argv, env: grant.env.clone(), home: None, input: None, idle_timeout_ms: None })
 }
 
 /// Makes the attempt's spool directory and keeps the grant in it.

@@ -116,7 +116,7 @@ pub(crate) async fn ready(
     let input = dir.join("question");
     write_private(&input, &serde_json::to_vec(&order)?, 0o600).await?;
     let argv = vec![executor.settings.program.display().to_string(), COMMAND.to_owned()];
-    let command = Command { argv, env: grant.env.clone(), input: Some(input), idle_timeout_ms: None };
+    let command = Command { argv, env: grant.env.clone(), home: None, input: Some(input), idle_timeout_ms: None };
     Ok((command, Llm { spec: spec.clone(), dir: dir.to_owned(), metered }))
 }
 

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use hopyard_contract::plan::Permissions;
 use hopyard_runtime::config::environment;
+use uuid::Uuid;
 
 use crate::exit::{Exit, Failure};
 use model::Model;
@@ -35,9 +36,25 @@ pub struct FakeAgentArgs {
     /// Turns after which it gives up
     #[arg(long, value_name = "N")]
     max_turns: Option<u64>,
+    /// Conversation to go on with; it has to be one of this home
+    #[arg(long, value_name = "ID")]
+    resume: Option<Uuid>,
     /// What it may do: read, edit or full
     #[arg(long, value_name = "WORD", default_value = "edit")]
     permissions: Permissions,
+}
+
+/// The id of a new conversation, or of the one that is gone on with; each leaves a file in the home, as real programs do.
+fn conversation(resume: Option<Uuid>) -> Result<Uuid> {
+    let place = PathBuf::from(environment("HOME").unwrap_or_default()).join(".fake-agent/conversations");
+    if let Some(id) = resume {
+        anyhow::ensure!(place.join(id.to_string()).exists(), "No conversation found with session ID: {id}");
+        return Ok(id);
+    }
+    let id = Uuid::new_v4();
+    std::fs::create_dir_all(&place).with_context(|| format!("{} cannot be made", place.display()))?;
+    std::fs::write(place.join(id.to_string()), "").context("the conversation cannot be kept")?;
+    Ok(id)
 }
 
 /// Plays the script; the prompt is the standard input.
@@ -56,5 +73,6 @@ pub async fn run(args: &FakeAgentArgs) -> Result<Exit> {
         None => script::without_one(prompt.trim()),
     };
     let model = Model::of_environment(&args.model)?;
-    Player::new(&args.model, model, args.max_turns, args.permissions).play(&lines).await
+    let session = conversation(args.resume)?;
+    Player::new(&args.model, session, model, args.max_turns, args.permissions).play(&lines).await
 }

@@ -5,7 +5,7 @@ use hopyard_contract::plan::{AgentSpec, GatewayUse, Permissions};
 use crate::document::Node;
 use crate::reader::Reader;
 
-pub(crate) const FIELDS: [&str; 7] = ["cli", "prompt", "model", "max_turns", "permissions", "gateway", "script"];
+pub(crate) const FIELDS: [&str; 8] = ["cli", "prompt", "model", "max_turns", "permissions", "resume", "gateway", "script"];
 
 /// Reads an agent; `None` without a program or a prompt, which no other field can stand in for.
 pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<AgentSpec> {
@@ -23,7 +23,8 @@ pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Ag
     let model = fields.get("model").and_then(|node| reader.text(node, &at("model")).map(str::to_owned));
     let max_turns = fields.get("max_turns").and_then(|node| reader.scalar(node, &at("max_turns")));
     let permissions = fields.get("permissions").and_then(|node| reader.word::<Permissions>(node, &at("permissions"), &permitted));
+    let resume = fields.get("resume").and_then(|node| reader.boolean(node, &at("resume"))).unwrap_or(false);
     let gateway = fields.get("gateway").and_then(|node| reader.word::<GatewayUse>(node, &at("gateway"), &uses));
     let script = fields.get("script").and_then(|node| reader.text(node, &at("script")).map(str::to_owned));
-    Some(AgentSpec { cli: cli?, prompt: prompt?, model, max_turns, permissions: permissions.unwrap_or_default(), gateway, script })
+    Some(AgentSpec { cli: cli?, prompt: prompt?, model, max_turns, permissions: permissions.unwrap_or_default(), resume, gateway, script })
 }

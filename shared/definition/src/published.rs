@@ -138,6 +138,8 @@ struct AgentStep {
     max_turns: Option<Turns>,
     /// What it may do without asking; `edit` if absent.
     permissions: Option<Permissions>,
+    /// Whether it goes on with the step's last conversation in the same workspace; false if absent.
+    resume: Option<bool>,
     /// Whether its models are asked through the executor; if the executor has a provider that fits, unless it is set.
     gateway: Option<GatewayUse>,
     /// What the fake agent plays: JSON lines; a template.

@@ -52,6 +52,11 @@ pub(super) fn tells_its_end(cli: AgentCli) -> bool {
     cli != AgentCli::Opencode
 }
 
+/// Whether the sums that a program tells are those of a whole conversation, also of what came before it was resumed.
+pub(super) fn sums_up_conversations(cli: AgentCli) -> bool {
+    cli == AgentCli::Codex
+}
+
 /// How a program speaks to models.
 pub(super) fn wire(cli: AgentCli) -> Wire {
     match cli {
@@ -191,6 +196,7 @@ fn start_fake(order: &Order<'_>) -> Launch {
     option(&mut argv, "--model", order.model);
     option(&mut argv, "--max-turns", order.max_turns.map(|turns| turns.to_string()).as_deref());
     option(&mut argv, "--permissions", Some(order.permissions.as_str()));
+    option(&mut argv, "--resume", order.resume);
     let mut env = BTreeMap::new();
     if let Some(gateway) = order.gateway {
         env.extend(variables([("ANTHROPIC_BASE_URL", gateway.url.as_str()), ("ANTHROPIC_API_KEY", gateway.token.as_str())]));

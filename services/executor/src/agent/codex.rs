@@ -36,13 +36,14 @@ pub(super) fn parse(line: &Value) -> Vec<AgentEvent> {
     }
 }
 
-/// What the rollout files of the sessions below a home tell: each reply of a model, which the standard output does not.
+/// What the rollout files of the sessions below a home tell: each reply of a model, which the standard output does not, in the
+/// order of time.
 ///
 /// # Errors
 /// When a directory or a file that is there cannot be read.
-pub(super) fn read_rollouts(home: &Path) -> std::io::Result<Vec<AgentEvent>> {
+pub(super) fn read_rollouts(home: &Path) -> std::io::Result<Vec<Vec<AgentEvent>>> {
     let mut open = vec![home.join(".codex/sessions")];
-    let mut events = Vec::new();
+    let mut files = Vec::new();
     while let Some(dir) = open.pop() {
         let entries = match std::fs::read_dir(&dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
@@ -54,22 +55,29 @@ pub(super) fn read_rollouts(home: &Path) -> std::io::Result<Vec<AgentEvent>> {
             if kind.is_dir() {
                 open.push(entry.path());
             } else if kind.is_file() && entry.file_name().to_string_lossy().starts_with("rollout-") {
-                let text = std::fs::read_to_string(entry.path())?;
-                events.extend(text.lines().filter_map(|line| serde_json::from_str(line).ok()).flat_map(|line| parse_rollout(&line)));
+                files.push(entry.path());
             }
         }
     }
-    Ok(events)
+    // Directories and files are named by the time of their beginning.
+    files.sort();
+    let mut replies = Vec::new();
+    for (number, file) in files.iter().enumerate() {
+        let text = std::fs::read_to_string(file)?;
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        replies.extend(lines.map(|line| parse_rollout(&line, number)).filter(|events| !events.is_empty()));
+    }
+    Ok(replies)
 }
 
-/// Reads a line of a session's rollout file: its counts, one for each reply of the model.
-pub(super) fn parse_rollout(line: &Value) -> Vec<AgentEvent> {
+/// Reads a line of the rollout file with this number: its counts, one for each reply of the model.
+pub(super) fn parse_rollout(line: &Value, file: usize) -> Vec<AgentEvent> {
     let payload = line.get("payload").unwrap_or(&Value::Null);
     if payload.get("type").and_then(Value::as_str) != Some("token_count") {
         return Vec::new();
     }
     let Some(tokens) = payload.get("info").and_then(|info| used(info.get("last_token_usage")?)) else { return Vec::new() };
-    let id = number(line, &["ordinal"]).map(|ordinal| format!("rollout-{ordinal}"));
+    let id = number(line, &["ordinal"]).map(|ordinal| format!("rollout-{file}-{ordinal}"));
     vec![AgentEvent::Turn { id: id.clone(), parent: None }, AgentEvent::Used { id, model: None, tokens, cost_microusd: None }]
 }
 

@@ -18,6 +18,8 @@ const OUTPUT: usize = 2000;
 /// Sums over the events of one attempt; the same event twice changes nothing.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
+    /// What the conversation had used before, where the program tells the sums of all of it.
+    before: Tokens,
     turns: BTreeSet<String>,
     /// Replies that came without an id.
     nameless: u64,
@@ -67,6 +69,11 @@ pub(super) struct ToolUse {
 }
 
 impl Tally {
+    /// The conversation had used this much before, which is a part of the sums that the program will tell.
+    pub(super) fn begin_after(&mut self, before: Tokens) {
+        self.before = before;
+    }
+
     /// Takes an event in, heard at this time.
     pub(super) fn note(&mut self, event: &AgentEvent, at: DateTime<Utc>) {
         match event {
@@ -137,7 +144,10 @@ impl Tally {
         let model = asked.or(self.model.as_deref());
         let price = |tokens: Tokens, model: Option<&str>| prices.cost(model?, tokens, at);
         let (tokens, cost_microusd) = match self.totals {
-            Some(told) => (told.tokens, told.cost_microusd.or_else(|| price(told.tokens, model))),
+            Some(told) => {
+                let tokens = less(told.tokens, self.before);
+                (tokens, told.cost_microusd.or_else(|| price(tokens, model)))
+            }
             None => self.used.values().fold((Tokens::default(), Some(0u64)), |(sum, cost), reply| {
                 let own = reply.cost_microusd.or_else(|| price(reply.tokens, reply.model.as_deref().or(model)));
                 (plus(sum, reply.tokens), cost.zip(own).map(|(a, b)| a.saturating_add(b)))
@@ -200,6 +210,10 @@ fn each(a: Tokens, b: Tokens, f: impl Fn(u64, u64) -> u64) -> Tokens {
 
 fn plus(a: Tokens, b: Tokens) -> Tokens {
     each(a, b, u64::saturating_add)
+}
+
+fn less(a: Tokens, b: Tokens) -> Tokens {
+    each(a, b, u64::saturating_sub)
 }
 
 fn most(a: Tokens, b: Tokens) -> Tokens {

@@ -144,16 +144,19 @@ fn tokens_are_true_before_the_end_and_without_one() {
 }
 
 #[test]
-fn a_resumed_thread_tells_the_sums_of_its_whole_session() {
-    let first = usage(&tally(&events(AgentCli::Codex, include_str!("fixtures/codex-0.169.0-write-file.jsonl"))));
-    let second = usage(&tally(&events(AgentCli::Codex, include_str!("fixtures/codex-0.169.0-resume.jsonl"))));
-    assert_eq!((first.tokens, second.tokens), (tokens(3000, 120, 1600, 0), tokens(4500, 180, 2400, 0)));
+fn a_resumed_thread_counts_only_what_came_after() {
+    let first = tally(&events(AgentCli::Codex, include_str!("fixtures/codex-0.169.0-write-file.jsonl")));
+    let mut second = Tally::default();
+    second.begin_after(first.told().unwrap().tokens);
+    let resumed = events(AgentCli::Codex, include_str!("fixtures/codex-0.169.0-resume.jsonl"));
+    resumed.iter().for_each(|event| second.note(event, Utc::now()));
+    assert_eq!((usage(&second).tokens, second.told().unwrap().tokens), (tokens(1500, 60, 800, 0), tokens(4500, 180, 2400, 0)));
 }
 
 #[test]
 fn a_rollout_tells_each_reply_of_codex() {
     let lines = lines(include_str!("fixtures/codex-0.169.0-rollout-token-count.jsonl"));
-    let events: Vec<AgentEvent> = lines.iter().flat_map(super::codex::parse_rollout).collect();
+    let events: Vec<AgentEvent> = lines.iter().flat_map(|line| super::codex::parse_rollout(line, 0)).collect();
     let usage = usage(&tally(&events));
     assert_eq!((usage.turns, usage.tokens), (2, tokens(3000, 120, 1600, 0)));
 }

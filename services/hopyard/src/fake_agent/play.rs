@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use hopyard_contract::plan::Permissions;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::model::{Answer, Model};
 use super::script::{self, End, Line, Tool, TurnUsage};
@@ -48,8 +49,8 @@ pub(super) struct Player {
 
 impl Player {
     /// One that asks a model only if it is given one: then what its turns use is what the answers say.
-    pub(super) fn new(name: &str, model: Option<Model>, max_turns: Option<u64>, permissions: Permissions) -> Self {
-        let voice = Voice::new(name, model.is_none());
+    pub(super) fn new(name: &str, session: Uuid, model: Option<Model>, max_turns: Option<u64>, permissions: Permissions) -> Self {
+        let voice = Voice::new(name, session, model.is_none());
         Self { voice, model, permissions, max_turns, usage: TurnUsage::default(), last_words: String::new(), ended: None }
     }
 

@@ -23,9 +23,9 @@ pub(super) struct Voice {
 }
 
 impl Voice {
-    pub(super) fn new(model: &str, priced: bool) -> Self {
+    pub(super) fn new(model: &str, session: Uuid, priced: bool) -> Self {
         let used = TurnUsage { input: 0, output: 0, cache_read: 0, cache_write: 0, cost_microusd: 0 };
-        Self { model: model.to_owned(), priced, session: Uuid::new_v4(), turns: 0, replies: 0, calls: 0, used, denied: Vec::new() }
+        Self { model: model.to_owned(), priced, session, turns: 0, replies: 0, calls: 0, used, denied: Vec::new() }
     }
 
     /// Prints a line; a reader that is gone is noticed by whoever reads the exit code.

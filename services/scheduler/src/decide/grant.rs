@@ -39,7 +39,7 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
             _ => run.kept_work(),
         },
         // A retry starts from what was there before its step, unless another step is at work in the same directory.
-        reset_to: if n > 1 && alone {
+        reset_to: if n > 1 && alone && !goes_on(&spec.work) {
             row.before.clone().or_else(|| work.map(|r| r.head.clone())).or_else(|| run.commit.clone())
         } else {
             None
@@ -83,10 +83,16 @@ fn rendered(work: &Work, view: &View<'_>, turns_left: Option<u64>) -> Work {
             model: agent.model.as_ref().map(render).filter(|model| !model.trim().is_empty()),
             max_turns: fewest_turns(agent.max_turns.as_ref().map(render), turns_left),
             permissions: agent.permissions,
+            resume: agent.resume,
             gateway: agent.gateway,
             script: agent.script.as_ref().map(render),
         }),
     }
+}
+
+/// Whether a retry goes on with what the failed attempt left.
+fn goes_on(work: &Work) -> bool {
+    matches!(work, Work::Agent(agent) if agent.resume)
 }
 
 /// What is no number is told by the executor, which ends the attempt with it.

@@ -67,6 +67,10 @@ pub struct AgentSpec {
     /// What it may do without asking.
     #[serde(default)]
     pub permissions: Permissions,
+    /// Whether it goes on with the step's last conversation in the same workspace: that of a retry, or of an earlier run of the
+    /// session.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resume: bool,
     /// Whether its models are asked through the executor; if the executor has a provider that fits, unless it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayUse>,
