@@ -96,19 +96,30 @@ fn cases(cli: &'static str) -> Vec<Case> {
     cases
 }
 
-async fn play(case: Case) {
-    let (wire, model) = if case.cli == "claude" { ("anthropic", "claude-sonnet-4-5") } else { ("responses", "gpt-5.1-codex") };
-    let provider = Provider::start(&case.replies);
+/// A stack whose executor finds the real programs and this provider.
+async fn stack(cli: &str, provider: &Provider) -> Harness {
+    let wire = if cli == "claude" { "anthropic" } else { "responses" };
     let settings = provider.settings(wire, "").display().to_string();
     let path = format!("{}:{}", process_env("HOPYARD_AGENTS").expect("`make agents` sets it"), process_env("PATH").unwrap_or_default());
     let settings = vec![("CONFIG", settings), ("STEP_PATH", path)];
-    let mut harness = Harness::start(Setup { metrics: true, settings, ..Setup::default() }).await;
-    let repo = harness.repo(&[&[("README.md", "x\n")]]);
-    let mut step = json!({ "id": "fix", "agent": { "cli": case.cli, "prompt": "Write the files.", "model": model }, "timeout": "60s" });
-    if case.cli == "codex" {
+    Harness::start(Setup { metrics: true, settings, ..Setup::default() }).await
+}
+
+fn step_with(cli: &str) -> Value {
+    let model = if cli == "claude" { "claude-sonnet-4-5" } else { "gpt-5.1-codex" };
+    let mut step = json!({ "id": "fix", "agent": { "cli": cli, "prompt": "Write the files.", "model": model }, "timeout": "60s" });
+    if cli == "codex" {
         // Its own sandbox needs what a sandbox forbids.
         step["agent"]["permissions"] = json!("full");
     }
+    step
+}
+
+async fn play(case: Case) {
+    let provider = Provider::start(&case.replies);
+    let mut harness = stack(case.cli, &provider).await;
+    let repo = harness.repo(&[&[("README.md", "x\n")]]);
+    let mut step = step_with(case.cli);
     for (field, value) in case.agent.as_object().unwrap() {
         step["agent"][field] = value.clone();
     }
@@ -164,5 +175,66 @@ async fn what_claude_code_used_is_what_its_provider_served() {
 async fn what_codex_used_is_what_its_provider_served() {
     for case in cases("codex") {
         play(case).await;
+    }
+}
+
+/// A run that is killed while its model thinks keeps what it used, and its work.
+#[tokio::test]
+async fn a_killed_agent_keeps_its_work_and_what_it_used() {
+    for cli in ["claude", "codex"] {
+        let thinks = json!({ "text": "…", "wait_ms": 60_000 });
+        let provider = Provider::start(&[writes(cli, 1, &["a.txt".to_owned()]), thinks]);
+        let mut harness = stack(cli, &provider).await;
+        let repo = harness.repo(&[&[("README.md", "x\n")]]);
+        let run = harness.submit(on_repo(&repo, json!([step_with(cli)]))).await;
+        let used = async || {
+            let usage = harness.run(&run).await["usage"].clone();
+            (usage["tokens"]["output"] == 51).then_some(()).ok_or(usage)
+        };
+        eventually("one call", used).await;
+        harness.cancel(&run, json!({})).await;
+        let state = harness.wait_final(&run).await;
+        assert_eq!((&state["status"], &state["usage"]["tokens"]["input"]), (&json!("killed"), &json!(provider.served("input"))), "{cli}");
+        assert_eq!(state["result"]["files"][0]["path"], "a.txt", "{cli}");
+        println!("{cli} killed: {}", state["usage"]);
+        harness.close().await;
+    }
+}
+
+/// A later run of the session goes on with the same conversation: the model hears all of it, and only what came after is counted.
+#[tokio::test]
+async fn a_resumed_agent_goes_on_with_its_conversation() {
+    for cli in ["claude", "codex"] {
+        let replies = [writes(cli, 1, &["a.txt".to_owned()]), says(2), writes(cli, 3, &["b.txt".to_owned()]), says(4)];
+        let provider = Provider::start(&replies);
+        let mut harness = stack(cli, &provider).await;
+        let repo = harness.repo(&[&[("README.md", "x\n")]]);
+        let mut sessions = Vec::new();
+        let mut before = 0;
+        for (round, path) in ["a.txt", "b.txt"].into_iter().enumerate() {
+            let mut step = step_with(cli);
+            step["agent"]["resume"] = json!(true);
+            let mut request = on_repo(&repo, json!([step]));
+            request["definition"]["workspace"] = json!({ "mode": "persistent" });
+            request["session"] = json!("talk");
+            let run = harness.submit(request).await;
+            let state = harness.wait_completed(&run).await;
+            let served = provider.served("input") - before;
+            before += served;
+            let places: Vec<u64> = provider.calls().iter().skip(2 * round).map(|call| call["place"].as_u64().unwrap()).collect();
+            assert_eq!(places, [2 * round as u64, 2 * round as u64 + 1], "{cli}: it heard what was said before");
+            let usage = &state["usage"];
+            assert_eq!(
+                (&usage["tokens"]["input"], &usage["turns"], &usage["tool_calls"]),
+                (&json!(served), &json!(2), &json!(1)),
+                "{cli}: {usage}"
+            );
+            assert!(state["result"]["files"].to_string().contains(path), "{cli}");
+            let record = harness.get(&format!("/api/v1/runs/{run}/artifacts/fix.1.record.json")).await;
+            sessions.push(record["session"].as_str().unwrap().to_owned());
+            println!("{cli} round {}: {usage}; told by itself: {}", round + 1, record["told"]);
+        }
+        assert_eq!(sessions[0], sessions[1], "{cli}");
+        harness.close().await;
     }
 }

@@ -78,7 +78,9 @@ impl Usage {
     #[must_use]
     pub fn settled_by(&self, last: &Self) -> Self {
         let settled = self.max(last);
-        let knows_all = settled.tokens == last.tokens;
+        let as_much = Self { cost_microusd: last.cost_microusd, ..settled } == *last;
+        // A report of nothing, such as that of an attempt whose words were lost, says nothing about what was spent before.
+        let knows_all = as_much && *last != Self::default();
         Self { cost_microusd: if knows_all { last.cost_microusd } else { settled.cost_microusd }, ..settled }
     }
 }
@@ -98,5 +100,7 @@ mod tests {
         assert_eq!(running.settled_by(&usage(None, 12)), usage(None, 12), "an unknown price stays unknown");
         assert_eq!(usage(None, 10).settled_by(&usage(Some(80), 10)), usage(Some(80), 10), "the program told it at its end");
         assert_eq!(running.settled_by(&Usage::default()), running, "a report of nothing takes nothing away");
+        let without_tokens = Usage { tokens: Tokens::default(), ..running };
+        assert_eq!(without_tokens.settled_by(&Usage::default()), without_tokens, "also where only money was told");
     }
 }
