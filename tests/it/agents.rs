@@ -27,7 +27,7 @@ async fn record(harness: &Harness, run: &str) -> Value {
     harness.get(&format!("/api/v1/runs/{run}/artifacts/fix.1.record.json")).await
 }
 
-/// Covers D3, D11, D14, G1, G2, G4, G5, H12, H14 and H15: the case of the seed, to the cent.
+/// Covers D3, D14, G1, G2, G4, G5 and H15: the case of the seed, to the cent.
 #[tokio::test]
 async fn an_agents_work_and_what_it_used_are_the_same_on_every_surface() {
     let mut harness = Harness::start(Setup { metrics: true, ..Setup::default() }).await;
@@ -62,7 +62,7 @@ async fn an_agents_work_and_what_it_used_are_the_same_on_every_surface() {
     harness.close().await;
 }
 
-/// Covers B15, B8, X13 and the endings of the issue: the agent's own word decides, its silence is told, and work is kept in any case.
+/// Covers B15, H13, X13 and the endings of the issue: the agent's own word decides, its silence is told, and work is kept in any case.
 #[tokio::test]
 async fn an_agents_step_ends_as_the_agent_says_and_its_work_is_kept() {
     let mut harness = Harness::start(Setup::default()).await;
@@ -139,7 +139,7 @@ async fn a_tool_that_is_not_permitted_is_in_the_record() {
     harness.close().await;
 }
 
-/// Covers G3 and B10 for agents.
+/// Covers G3.
 #[tokio::test]
 async fn a_run_that_is_killed_in_its_tenth_turn_keeps_what_ten_turns_used() {
     let harness = Harness::start(Setup::default()).await;
@@ -162,7 +162,7 @@ async fn a_run_that_is_killed_in_its_tenth_turn_keeps_what_ten_turns_used() {
     harness.close().await;
 }
 
-/// Covers B15, D9: a missing program is told at once, with the path that was searched.
+/// Covers B15: a missing program is told at once, with the path that was searched.
 #[tokio::test]
 async fn a_program_that_is_not_there_fails_at_once_with_the_searched_path() {
     let harness = Harness::start(Setup { settings: vec![("STEP_PATH", "/usr/bin:/bin".into())], ..Setup::default() }).await;

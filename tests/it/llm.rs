@@ -55,7 +55,7 @@ async fn an_answer_is_a_log_an_output_and_an_account_on_every_wire() {
     harness.close().await;
 }
 
-/// Covers D2, M4 and U21: an answer that does not fit is mended; one that never fits fails the step and is kept as it came.
+/// Covers D2 and U21: an answer that does not fit is mended; one that never fits fails the step and is kept as it came.
 #[tokio::test]
 async fn an_answer_that_does_not_fit_is_mended_or_kept() {
     let fits = json!({ "text": "```json\n{\"title\": \"On time\", \"n\": 3}\n```" });

@@ -1,6 +1,6 @@
 //! Gemini CLI, `gemini -p … -o stream-json`.
 //!
-//! Written for 0.61.0 after its documentation and a run by hand: `init`, `message`, `tool_use`, `tool_result`, `error`, `result`.
+//! Written for 0.61.0 after its documentation, and not yet run by this project: `init`, `message`, `tool_use`, `tool_result`, `error`, `result`.
 
 use hopyard_contract::usage::Tokens;
 use serde_json::Value;
