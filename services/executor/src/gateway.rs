@@ -21,7 +21,7 @@ use axum::response::Response;
 use hopyard_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use ledger::{CallRecord, Ledger};
 
@@ -53,7 +53,8 @@ pub(crate) struct Gateway {
     address: SocketAddr,
     token: String,
     refused: CancellationToken,
-    stop: CancellationToken,
+    /// Ends the server also when nobody closes it: a step may fail before it begins.
+    stop: DropGuard,
     server: JoinHandle<()>,
 }
 
@@ -82,7 +83,7 @@ impl Gateway {
         let server = tasks.spawn_part("gateway", async move {
             axum::serve(listener, router).with_graceful_shutdown(stopped).await.context("the gateway of a step ended")
         });
-        Ok(Self { address, token, refused, stop, server })
+        Ok(Self { address, token, refused, stop: stop.drop_guard(), server })
     }
 
     /// Its address, without a path.
@@ -102,7 +103,7 @@ impl Gateway {
 
     /// Takes no more calls; returns when the last one is written down.
     pub(crate) async fn close(self) {
-        self.stop.cancel();
+        drop(self.stop);
         if tokio::time::timeout(LAST_ANSWERS, self.server).await.is_err() {
             tracing::warn!("a call of an agent that has ended goes on; what it uses is not counted");
         }

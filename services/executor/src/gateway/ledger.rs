@@ -108,16 +108,16 @@ impl Ledger {
         calls.iter().fold(Usage::default(), |sum, call| sum.plus(&call.usage()))
     }
 
-    /// Adds a call; its line is in the file before its money is in the sum.
+    /// Adds a call. It counts also when its line cannot be kept, since it was paid for.
     ///
     /// # Errors
-    /// When the line cannot be written: what is not kept must not be spent again, and the step has to end.
+    /// When the line cannot be written: then it is lost with the executor.
     pub(crate) fn add(&self, record: &CallRecord) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)?;
+        let kept = self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
         self.sum.send_modify(|sum| *sum = sum.plus(&record.usage()));
-        Ok(())
+        kept
     }
 
     /// The sum so far.
