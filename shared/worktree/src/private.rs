@@ -1,6 +1,6 @@
 //! The private git directory inside a workspace: its own refs and config, objects borrowed from the mirror.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use crate::{Error, Result};
@@ -35,10 +35,23 @@ pub(crate) fn write(dir: &Path, mirror: &Path, branch: &str, commit: &str, index
         fs::copy(&shallow, dir.join("shallow")).map_err(|source| Error::io("copy", &shallow, source))?;
     }
     if let Some(index) = index.filter(|index| index.exists()) {
-        fs::copy(index, dir.join("index")).map_err(|source| Error::io("copy", index, source))?;
+        copy_index(index, &dir.join("index"))?;
     }
     // Written last: a directory with HEAD is complete.
     put("HEAD", format!("ref: {branch_ref}\n"))
+}
+
+/// Copies an index with its time of change.
+///
+/// Git compares times by the second. A file that was changed in the second in which it was checked out may thus have the size
+/// and times that the index knows; git looks into it only if the index is no younger than that second. Beside a copy with a
+/// time of its own the change would be lost.
+pub(crate) fn copy_index(from: &Path, to: &Path) -> Result<()> {
+    let copy = || {
+        fs::copy(from, to)?;
+        File::options().write(true).open(to)?.set_modified(fs::metadata(from)?.modified()?)
+    };
+    copy().map_err(|source| Error::io("copy", from, source))
 }
 
 /// True if [`write`] ran to its end here.

@@ -148,7 +148,7 @@ impl Workspace {
         let index = TemporaryIndex(admin.join(format!("hopyard-index-{}", trash::unique())));
         let from = admin.join("index");
         if from.exists() {
-            fs::copy(&from, &index.0).map_err(|source| Error::io("copy", &from, source))?;
+            private::copy_index(&from, &index.0)?;
         }
         Ok(index)
     }

@@ -1,6 +1,7 @@
 //! What a snapshot records and a reset restores.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
+use std::time::{Duration, SystemTime};
 
 use super::*;
 
@@ -74,6 +75,29 @@ async fn an_unchanged_workspace_gives_its_parent() {
     assert_eq!((snapshot.commit.as_str(), snapshot.changed), (commit.as_str(), false));
     let mirror = workspace.mirror().dir();
     assert_eq!(host.git(mirror, &["rev-parse", "refs/hopyard/run/step/1"]).await, commit);
+}
+
+/// A step may write a file in the second in which it was checked out, and git compares seconds: all the index knows still fits.
+#[tokio::test]
+async fn a_change_that_only_the_content_shows_is_recorded() {
+    let host = Host::new().await;
+    let (workspace, commit) = host.open("run-g1").await;
+    put(workspace.path(), "README.md", "HELLO\n");
+    let tick = SystemTime::now() - Duration::from_secs(9);
+    let stamp = |path: &Path| fs::File::options().write(true).open(path).and_then(|file| file.set_modified(tick)).expect("a time");
+    stamp(&workspace.path().join("README.md"));
+    let changed = fs::metadata(workspace.path().join("README.md")).expect("a file");
+    let path = workspace.admin().join("index");
+    let mut index = git2::Index::open(&path).expect("an index");
+    let mut entry = index.get_path(Path::new("README.md"), 0).expect("its entry");
+    entry.mtime = git2::IndexTime::new(changed.mtime() as i32, changed.mtime_nsec() as u32);
+    entry.ctime = git2::IndexTime::new(changed.ctime() as i32, changed.ctime_nsec() as u32);
+    index.add(&entry).expect("added");
+    index.write().expect("written");
+    stamp(&path);
+    assert!(snap(&workspace, &commit).await.changed, "the snapshot has it");
+    workspace.reset_to(&commit).await.expect("reset");
+    assert_eq!(fs::read_to_string(workspace.path().join("README.md")).expect("a file"), "hello\n");
 }
 
 #[tokio::test]
