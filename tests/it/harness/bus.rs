@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 
 /// Longest wait for a message.
 const LIMIT: Duration = Duration::from_secs(30);
+/// A message that waits is delivered again after 30 s at the latest; what no reader is given for twice as long is none.
+pub const SILENCE: TimeDelta = TimeDelta::seconds(65);
 
 /// A message.
 #[derive(Clone, Debug)]
@@ -206,10 +208,9 @@ impl Bus {
         else {
             return Err(format!("{info} {kept}"));
         };
-        // A message that waits is delivered again after 30 s at the latest; what no reader is given for twice as long is none.
         let silent = info["delivered"]["last_active"].as_str().and_then(|at| at.parse::<DateTime<Utc>>().ok());
         let asked = info["num_waiting"].as_u64().is_some_and(|readers| readers > 0) && info["num_pending"] == 0;
-        if asked && silent.is_some_and(|at| Utc::now() - at > TimeDelta::seconds(65)) {
+        if asked && silent.is_some_and(|at| Utc::now() - at > SILENCE) {
             return Ok(0);
         }
         let from = first.max(floor + 1);
