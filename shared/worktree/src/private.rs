@@ -43,7 +43,7 @@ pub(crate) fn write(dir: &Path, mirror: &Path, branch: &str, commit: &str, index
 
 /// Copies an index with its time of change.
 ///
-/// Git compares times by the second. A file that was changed in the second in which it was checked out may thus have the size
+/// Git may compare times by the second only. A file that was changed in the second in which it was checked out may thus have the size
 /// and times that the index knows; git looks into it only if the index is no younger than that second. Beside a copy with a
 /// time of its own the change would be lost.
 pub(crate) fn copy_index(from: &Path, to: &Path) -> Result<()> {
