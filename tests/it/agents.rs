@@ -416,6 +416,45 @@ async fn an_agent_that_may_only_read_and_changes_files_fails() {
     harness.close().await;
 }
 
+/// Covers X11: a provider that takes no calls for long pauses the run, which goes on by itself with the same conversation and what
+/// was written; no other step of the executor asks it meanwhile, and what it was told is what `explain` says.
+#[tokio::test]
+async fn a_long_limit_of_the_provider_pauses_the_run_which_goes_on_by_itself() {
+    let replies =
+        [json!({}), json!({ "status": 429, "text": "the window is used up", "retry_after": 3, "times": 1 }), json!({}), json!({})];
+    let provider = Provider::start(&replies);
+    let settings = provider.settings("anthropic", "patience = \"1s\"").display().to_string();
+    let mut harness = Harness::start(Setup { settings: vec![("CONFIG", settings)], ..Setup::default() }).await;
+    let repo = harness.repo(&[&[("README.md", "x\n")]]);
+    let mut step = fake(&[json!({ "use": [write("kept.txt", "1\n")] }), json!({ "say": "done" })]);
+    step["agent"]["model"] = json!("claude-sonnet-4-5");
+    let run = harness.submit(on_repo(&repo, json!([step]))).await;
+    let is_paused = |state: &Value| state["status"] == "paused";
+    let paused = harness.wait_for(&run, is_paused).await;
+    assert_eq!(paused["paused_reason"], "usage_limit");
+    let resume_at = step_of(&paused, "fix")["resume_at"].as_str().unwrap().to_owned();
+    let explained = harness.get(&format!("/api/v1/runs/{run}/explain")).await;
+    assert_eq!((&explained["status"], &explained["blockers"][0]["until"]), (&json!("paused"), &json!(resume_at)));
+    // Another run of the same provider is paused without a call.
+    let calls = provider.calls().len();
+    let mut other = fake(&[json!({ "say": "me too" })]);
+    other["agent"]["model"] = json!("claude-sonnet-4-5");
+    let second = harness.submit(on_repo(&repo, json!([other]))).await;
+    harness.wait_for(&second, is_paused).await;
+    assert_eq!(provider.calls().len(), calls);
+    for run in [&run, &second] {
+        let state = harness.wait_completed(run).await;
+        let attempts = step_of(&state, "fix")["attempts"].clone();
+        assert_eq!((&attempts[0]["failure_code"], &attempts[1]["status"]), (&json!("usage_limit_exhausted"), &json!("completed")));
+        assert!(attempts[1]["started_at"].as_str() >= Some(resume_at.as_str()), "{attempts:#}");
+    }
+    let state = harness.wait_completed(&run).await;
+    assert_eq!(state["result"]["files"][0]["path"], "kept.txt");
+    let session = async |n: u32| harness.get(&format!("/api/v1/runs/{run}/artifacts/fix.{n}.record.json")).await["session"].clone();
+    assert_eq!(session(1).await, session(2).await);
+    harness.close().await;
+}
+
 /// Covers D11 and H16: a retry goes on with the conversation and the work of the attempt that failed, and so does a later run of
 /// the session; without `resume` both are new.
 #[tokio::test]

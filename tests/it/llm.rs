@@ -114,6 +114,28 @@ async fn a_refusal_is_told_and_what_cannot_be_taken_now_is_asked_again() {
     }
 }
 
+/// Covers X11 for questions: a quota whose end the provider tells in its own words pauses the run on every wire.
+#[tokio::test]
+async fn a_question_waits_for_the_end_of_a_long_limit() {
+    for (name, wire) in WIRES {
+        let limited = json!({ "status": 429, "text": "used up", "retry_after": 2, "times": 1 });
+        let provider = Provider::start(&[limited]);
+        let settings = provider.settings_of(&WIRES, "patience = \"1s\"").display().to_string();
+        let harness = Harness::start(Setup { settings: vec![("CONFIG", settings)], ..Setup::default() }).await;
+        let run = harness.submit(steps(json!([question("a", &format!("{name}/claude-sonnet-4-5"), None)]))).await;
+        let state = harness.wait_completed(&run).await;
+        let attempts = &step_of(&state, "a")["attempts"];
+        assert_eq!(
+            (&attempts[0]["failure_code"], &attempts[1]["status"]),
+            (&json!("usage_limit_exhausted"), &json!("completed")),
+            "{wire}"
+        );
+        assert!(attempts[0]["error"].as_str().unwrap_or("used up").contains("used up"), "{attempts:#}");
+        assert_eq!(provider.calls().len(), 2, "{wire}");
+        harness.close().await;
+    }
+}
+
 #[tokio::test]
 async fn a_model_that_names_no_provider_fails_the_step_and_says_which_there_are() {
     let provider = Provider::start(&[]);

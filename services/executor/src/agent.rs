@@ -27,6 +27,7 @@ use hopyard_contract::log::Stream;
 use hopyard_contract::message::{Grant, Outcome};
 use hopyard_contract::plan::{AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
 use hopyard_contract::status::FailureCode;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,7 @@ use self::record::Record;
 use self::tally::Tally;
 use crate::Executor;
 use crate::attempt::{Command, failed, write_private};
+use crate::limit::Limit;
 use crate::live::Attempt;
 use crate::metered::Metered;
 use crate::prices::Prices;
@@ -50,6 +52,8 @@ const AFTER_THE_END: Duration = Duration::from_secs(10);
 const DONE: &str = "agent_done";
 /// Silence after which an agent is taken to hang, unless its step says otherwise.
 const IDLE_TIMEOUT_MS: u64 = 15 * 60 * 1000;
+/// File of a spool directory with what its agent began with.
+const START_FILE: &str = "agent.json";
 /// Longest last words of a program that are told as a reason, in characters.
 const LAST_WORDS: usize = 600;
 
@@ -59,15 +63,22 @@ pub(crate) struct Agent {
     spec: AgentSpec,
     prices: Arc<Prices>,
     dir: PathBuf,
-    /// Its home; beside the work when the conversation is kept.
+    /// Its home; beside the work, so that the conversation can be gone on with, if there is a repository.
     home: PathBuf,
     /// What it goes on with.
     before: Option<Conversation>,
     heard: Mutex<Heard>,
     /// Its gateway, if it has one.
     metered: Option<Metered>,
-    /// Cancelled when the budget of the run is spent, and it would go on.
-    over_budget: CancellationToken,
+    /// Cancelled when it can ask its models no more, and would go on.
+    stopped: CancellationToken,
+}
+
+/// What an agent began with; kept in its spool.
+#[derive(Debug, Serialize, Deserialize)]
+struct Start {
+    home: PathBuf,
+    before: Option<Conversation>,
 }
 
 struct Heard {
@@ -114,7 +125,10 @@ pub(crate) async fn ready(
             (Some(metered), Some(entry))
         }
     };
-    let kept = Conversation::home(workspace, &grant.attempt.step).filter(|_| spec.resume);
+    let kept = Conversation::home(workspace, &grant.attempt.step);
+    if let Some(home) = kept.as_deref().filter(|_| !spec.resume) {
+        conversation::forget(home)?;
+    }
     let before = kept.as_deref().and_then(|home| Conversation::read(home, cli));
     let home = kept.unwrap_or_else(|| dir.join("home"));
     let own_program = executor.settings.program.display().to_string();
@@ -133,38 +147,43 @@ pub(crate) async fn ready(
         let file = make_place(&home, Path::new(&path))?;
         write_private(&file, text.as_bytes(), 0o600).await?;
     }
+    let start = Start { home: home.clone(), before: before.clone() };
+    write_private(&dir.join(START_FILE), &serde_json::to_vec(&start)?, 0o600).await?;
     let prompt = dir.join("prompt");
     write_private(&prompt, spec.prompt.as_bytes(), 0o600).await?;
     let mut declared = grant.env.clone();
     declared.extend(env);
-    let over_budget = metered.as_ref().map(|metered| metered.refused().clone()).unwrap_or_default();
-    let agent = Agent { metered, over_budget, home: home.clone(), before, ..Agent::new(cli, spec, executor.prices.clone(), dir) };
-    if let Some(before) = agent.before.as_ref().filter(|_| adapter::sums_up_conversations(cli)) {
-        agent.heard().tally.begin_after(before.tokens);
-    }
+    let stopped = metered.as_ref().map(|metered| metered.stop().token().clone()).unwrap_or_default();
+    let agent = Agent { metered, stopped, ..Agent::new(cli, spec, executor.prices.clone(), dir, start) };
     let command = Command { argv, env: declared, home: Some(home), input: Some(prompt), idle_timeout_ms: Some(IDLE_TIMEOUT_MS) };
     Ok((command, agent))
 }
 
 impl Agent {
-    fn new(cli: AgentCli, spec: AgentSpec, prices: Arc<Prices>, dir: &Path) -> Self {
-        let heard = Heard { lines: Lines::default(), parser: Parser::of(cli), tally: Tally::default(), replies: 0, last: None };
+    fn new(cli: AgentCli, spec: AgentSpec, prices: Arc<Prices>, dir: &Path, start: Start) -> Self {
+        let mut tally = Tally::default();
+        if let Some(before) = start.before.as_ref().filter(|_| adapter::sums_up_conversations(cli)) {
+            tally.begin_after(before.tokens);
+        }
+        let heard = Heard { lines: Lines::default(), parser: Parser::of(cli), tally, replies: 0, last: None };
         Self {
             cli,
             spec,
             prices,
             dir: dir.to_owned(),
-            home: dir.join("home"),
-            before: None,
+            home: start.home,
+            before: start.before,
             heard: Mutex::new(heard),
             metered: None,
-            over_budget: CancellationToken::new(),
+            stopped: CancellationToken::new(),
         }
     }
 
     /// The agent of an attempt that nobody carries on, from what its spool kept; `None` when it was never started.
     pub(crate) fn from_spool(spec: AgentSpec, prices: Arc<Prices>, dir: &Path) -> Option<Self> {
-        let mut agent = Self::new(agent_cli(&spec.cli).ok()?, spec, prices, dir);
+        let start = std::fs::read(dir.join(START_FILE)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let start = start.unwrap_or_else(|| Start { home: dir.join("home"), before: None });
+        let mut agent = Self::new(agent_cli(&spec.cli).ok()?, spec, prices, dir, start);
         let read = SpoolReader::open(&dir.join(SPOOL_FILE)).and_then(|mut spool| {
             while let Some(piece) = spool.next_piece()? {
                 agent.hear(piece.stream, &piece.bytes, piece.at);
@@ -195,7 +214,7 @@ impl Agent {
                 // Nobody stands between it and its models, so that what it spent is noticed only now.
                 Ok(()) = allowance.changed(), if self.metered.is_none() => {
                     if allowance.borrow_and_update().is_some_and(|allowed| allowed.spent) && self.ended().is_none() {
-                        self.over_budget.cancel();
+                        self.stopped.cancel();
                         process.kill(DONE, false);
                     }
                 }
@@ -209,7 +228,7 @@ impl Agent {
                     }
                 }
                 // It is told in an answer that it will not try again; if it does not end, it is ended.
-                () = self.over_budget.cancelled(), if end_at.is_none() => end_at = Some(Instant::now() + AFTER_THE_END),
+                () = self.stopped.cancelled(), if end_at.is_none() => end_at = Some(Instant::now() + AFTER_THE_END),
                 () = until(end_at) => {
                     tracing::info!(attempt = %live.id, "the agent said that it is done and went on: it is ended");
                     process.kill(DONE, false);
@@ -275,10 +294,17 @@ impl Agent {
         }
     }
 
-    /// Keeps the conversation, if its step goes on with them.
+    /// Keeps the conversation if it is gone on with, else nothing of it.
     fn keep_conversation(&self) {
+        let in_spool = self.home.starts_with(&self.dir);
+        if !in_spool && !self.spec.resume && self.limit().is_none() {
+            if let Err(error) = conversation::forget(&self.home) {
+                tracing::warn!(error = format!("{error:#}"), "the home of an agent is left");
+            }
+            return;
+        }
         let heard = self.heard();
-        let Some(session) = heard.tally.session().filter(|_| self.spec.resume && self.home != self.dir.join("home")) else { return };
+        let Some(session) = heard.tally.session().filter(|_| !in_spool) else { return };
         let before = self.before.as_ref().map(|before| before.tokens).unwrap_or_default();
         let tokens = heard.tally.told().map_or(before, |told| told.tokens);
         let conversation = Conversation { cli: self.cli, session: session.to_owned(), tokens, replies: heard.replies };
@@ -322,7 +348,11 @@ impl Agent {
         let ended = self.ended();
         let done = facts.reason.as_deref() == Some(DONE);
         // Whatever the program makes of the refusal: it could not go on.
-        let ended = if self.over_budget.is_cancelled() { Some(AgentEnd::Budget) } else { ended };
+        let ended = if self.stopped.is_cancelled() { Some(AgentEnd::Budget) } else { ended };
+        let by_itself = matches!(facts.kind, ExitKind::Exited | ExitKind::Signaled | ExitKind::IdleTimeout);
+        if let Some(limit) = self.limit().filter(|_| by_itself || (facts.kind == ExitKind::Killed && done)) {
+            return limit.outcome();
+        }
         match (facts.kind, ended) {
             (ExitKind::Exited | ExitKind::Signaled | ExitKind::Timeout | ExitKind::IdleTimeout, Some(end)) => self.meant(end),
             (ExitKind::Killed, Some(end)) if done => self.meant(end),
@@ -333,6 +363,21 @@ impl Agent {
                 other => other,
             },
             _ => plain,
+        }
+    }
+
+    /// The limit of its provider that it could not go on because of: as the gateway saw it, else as the program tells.
+    fn limit(&self) -> Option<Limit> {
+        if let Some(metered) = &self.metered {
+            return metered.stop().limit().cloned();
+        }
+        let heard = self.heard();
+        match heard.tally.ended() {
+            Some(AgentEnd::Failed(words)) => match heard.tally.limit() {
+                Some(until) => Some(Limit::new(until, words.clone())),
+                None => Limit::of_words(words),
+            },
+            _ => None,
         }
     }
 

@@ -325,6 +325,7 @@ impl Executor {
         let label = match &finished.outcome {
             Outcome::Completed => "completed",
             Outcome::Failed { .. } => "failed",
+            Outcome::Limited { .. } => "limited",
             Outcome::Killed => "killed",
             Outcome::HandedBack => "handed_back",
             Outcome::Lost => "lost",

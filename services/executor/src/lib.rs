@@ -13,6 +13,7 @@ mod gateway;
 mod instruments;
 mod json;
 mod leases;
+mod limit;
 mod live;
 mod llm;
 mod logs;

@@ -158,7 +158,8 @@ impl Llm {
         let ended = matches!(facts.kind, ExitKind::Exited | ExitKind::Signaled);
         match self.answer() {
             _ if !ended => plain,
-            _ if self.metered.refused().is_cancelled() => {
+            _ if let Some(limit) = self.metered.stop().limit() => limit.clone().outcome(),
+            _ if self.metered.stop().token().is_cancelled() => {
                 failed(FailureCode::BudgetExceeded, "the next call would have been beyond the budget of the run".to_owned())
             }
             None => plain,

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hopyard_contract::Usage;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::Executor;
-use crate::gateway::{CallRecord, Gateway, Ledger};
+use crate::gateway::{CallRecord, Gateway, Ledger, Stop};
 use crate::live::Attempt;
 use crate::providers::Provider;
 
@@ -17,7 +16,7 @@ pub(crate) struct Metered {
     dir: PathBuf,
     ledger: Arc<Ledger>,
     gateway: Mutex<Option<Gateway>>,
-    refused: CancellationToken,
+    stop: Arc<Stop>,
 }
 
 /// Where a step finds its models, and the token that it has there.
@@ -42,10 +41,10 @@ impl Metered {
     ) -> anyhow::Result<(Self, Entry)> {
         let ledger = Arc::new(Ledger::open(dir)?);
         let (tasks, prices, limit) = (&executor.ctx.tasks, executor.prices.clone(), executor.settings.freeze_limit);
-        let gateway = Gateway::open(tasks, provider, prices, ledger.clone(), live.clone(), limit).await?;
+        let stop = Arc::new(Stop::default());
+        let gateway = Gateway::open(tasks, provider, prices, ledger.clone(), live.clone(), limit, stop.clone()).await?;
         let entry = Entry { url: gateway.url(), token: gateway.token().to_owned() };
-        let refused = gateway.refused();
-        Ok((Self { dir: dir.to_owned(), ledger, gateway: Mutex::new(Some(gateway)), refused }, entry))
+        Ok((Self { dir: dir.to_owned(), ledger, gateway: Mutex::new(Some(gateway)), stop }, entry))
     }
 
     /// The ledger of an attempt that nobody carries on, if it has one.
@@ -54,9 +53,7 @@ impl Metered {
             return None;
         }
         match Ledger::open(dir) {
-            Ok(ledger) => {
-                Some(Self { dir: dir.to_owned(), ledger: Arc::new(ledger), gateway: Mutex::default(), refused: CancellationToken::new() })
-            }
+            Ok(ledger) => Some(Self { dir: dir.to_owned(), ledger: Arc::new(ledger), gateway: Mutex::default(), stop: Arc::default() }),
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "what the models of a lost attempt used is not known");
                 None
@@ -74,9 +71,9 @@ impl Metered {
         self.ledger.watch()
     }
 
-    /// Cancelled when a call is refused because of the budget.
-    pub(crate) fn refused(&self) -> &CancellationToken {
-        &self.refused
+    /// Whether and why the step can make no more calls.
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Every call so far.

@@ -12,9 +12,13 @@ use hopyard_runtime::clock::BootInstant;
 use hopyard_runtime::config::{ProviderSettings, environment};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::limit::Limit;
 use crate::wire::Wire;
 
 pub use ask::{ProviderAnswer, ask_provider};
+
+/// Longest pause that a provider is believed: some limits are those of a week.
+const LONGEST_QUIET: Duration = Duration::from_secs(8 * 24 * 3600);
 
 /// One provider, shared by every step of this executor.
 pub(crate) struct Provider {
@@ -26,6 +30,8 @@ pub(crate) struct Provider {
     pub(crate) http: reqwest::Client,
     /// Calls at once.
     places: Arc<Semaphore>,
+    /// Longest wait of a step for the end of a pause.
+    patience: Duration,
     pace: Mutex<Pace>,
 }
 
@@ -129,8 +135,8 @@ impl Key {
 struct Pace {
     rpm: u32,
     tpm: u32,
-    /// The provider has asked for quiet until then.
-    quiet_until: Option<BootInstant>,
+    /// The provider has asked for quiet until then, in these words.
+    quiet: Option<(BootInstant, String)>,
     /// What may be sent now, which grows with time up to one minute's worth.
     calls: Bucket,
     tokens: Bucket,
@@ -164,7 +170,7 @@ impl Provider {
     fn new(name: &str, settings: &ProviderSettings, http: reqwest::Client) -> anyhow::Result<Self> {
         let places = if settings.concurrency == 0 { Semaphore::MAX_PERMITS } else { settings.concurrency as usize };
         let (rpm, tpm) = (settings.rpm, settings.tpm);
-        let pace = Pace { rpm, tpm, quiet_until: None, calls: Bucket::full(rpm), tokens: Bucket::full(tpm) };
+        let pace = Pace { rpm, tpm, quiet: None, calls: Bucket::full(rpm), tokens: Bucket::full(tpm) };
         Ok(Self {
             name: name.to_owned(),
             wire: Wire::of(&settings.wire)?,
@@ -172,6 +178,7 @@ impl Provider {
             key: Key::parse(settings.key_from.as_deref())?,
             http,
             places: Arc::new(Semaphore::new(places)),
+            patience: settings.patience.std(),
             pace: Mutex::new(pace),
         })
     }
@@ -185,27 +192,33 @@ impl Provider {
     }
 
     /// Waits until a call may go, and counts it.
-    pub(crate) async fn place(&self) -> OwnedSemaphorePermit {
+    ///
+    /// # Errors
+    /// The limit, when the provider takes none for longer than a step waits.
+    pub(crate) async fn place(&self) -> Result<OwnedSemaphorePermit, Limit> {
         let place = self.places.clone().acquire_owned().await.expect("the places are never closed");
         loop {
-            let wait = self.wait();
+            let wait = self.wait()?;
             if wait.is_zero() {
-                return place;
+                return Ok(place);
             }
             tokio::time::sleep(wait).await;
         }
     }
 
-    fn wait(&self) -> Duration {
+    fn wait(&self) -> Result<Duration, Limit> {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let (rpm, tpm) = (pace.rpm, pace.tpm);
-        let quiet = pace.quiet_until.map_or(Duration::ZERO, |until| BootInstant::now().until(until));
+        let quiet = pace.quiet.as_ref().map_or(Duration::ZERO, |(until, _)| BootInstant::now().until(*until));
+        if let Some((_, words)) = pace.quiet.as_ref().filter(|_| quiet > self.patience) {
+            return Err(Limit::new(Some(chrono::Utc::now() + quiet), words.clone()));
+        }
         let wait = quiet.max(pace.calls.wait(rpm, 1.0)).max(pace.tokens.wait(tpm, 1.0));
         if wait.is_zero() {
-            pace.quiet_until = None;
+            pace.quiet = None;
             pace.calls.left -= 1.0;
         }
-        wait
+        Ok(wait)
     }
 
     /// Counts what a call used.
@@ -213,10 +226,14 @@ impl Provider {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).tokens.left -= tokens as f64;
     }
 
-    /// The provider asked for quiet: no call of any step goes before that.
-    pub(crate) fn quiet(&self, span: Duration) {
+    /// The provider asked for quiet: no call of any step goes before that. The limit, when that is longer than a step waits.
+    pub(crate) fn quiet(&self, span: Duration, words: &str) -> Option<Limit> {
+        let span = span.min(LONGEST_QUIET);
         let until = BootInstant::now().after(span);
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        pace.quiet_until = Some(pace.quiet_until.map_or(until, |known| known.max(until)));
+        if pace.quiet.as_ref().is_none_or(|(known, _)| BootInstant::now().until(*known) < span) {
+            pace.quiet = Some((until, words.to_owned()));
+        }
+        (span > self.patience).then(|| Limit::new(Some(chrono::Utc::now() + span), words.to_owned()))
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 mod anthropic;
 pub(crate) mod chat;
 mod gemini;
+pub(crate) mod limit;
 mod responses;
 mod speech;
 mod sse;

@@ -37,6 +37,9 @@ pub const LOST_LIMIT: u32 = 3;
 /// Grants of a step that may run out before a process starts, before that counts as a loss.
 pub const UNSTARTED_LIMIT: u32 = 10;
 
+/// Pauses of a step for a provider's limit, without a turn in between, before it fails.
+pub const PAUSE_LIMIT: u32 = 5;
+
 /// What happens to a run.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -235,9 +238,10 @@ impl Change {
         let leases = self.state.live().map(|a| if a.lease_until > self.now { a.lease_until } else { soon(1) });
         let waiting = |reason| self.state.steps.iter().filter(move |s| s.pending_reason == Some(reason));
         let backoffs = waiting(PendingReason::RetryBackoff).filter_map(|s| s.claimable_at);
+        let pauses = self.state.steps.iter().filter_map(|s| s.resume_at);
         // A step that only the holder of the workspace may claim: look now and then whether that one can be counted on.
         let bound = waiting(PendingReason::AwaitingExecutor).any(|s| s.bound_to.is_some());
         let look = bound.then(|| soon(10));
-        start.into_iter().chain(look).chain(run.deadline.filter(|_| run.kill.is_none())).chain(leases).chain(backoffs).min()
+        start.into_iter().chain(look).chain(run.deadline.filter(|_| run.kill.is_none())).chain(leases).chain(backoffs).chain(pauses).min()
     }
 }

@@ -185,8 +185,14 @@ pub struct StepState {
     pub lost: u32,
     /// Grants that ran out before a process started.
     pub unstarted: u32,
+    /// Pauses for a provider's limit since its agent last had a turn.
+    #[serde(default)]
+    pub pauses: u32,
     /// From when on it may be claimed; absent while it may not.
     pub claimable_at: Option<DateTime<Utc>>,
+    /// When it goes on by itself, of a step that is paused and does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_at: Option<DateTime<Utc>>,
     /// Its place in its queue: since when it waits for an executor. Kept while an executor has it, so that a step which is lost
     /// or handed back is next and not last; a retry queues anew. Absent: `claimable_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -153,6 +153,10 @@ pub struct StepView {
     /// Why it is paused.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub paused_reason: Option<PausedReason>,
+    /// When it goes on by itself, if it is paused and does.
+    #[serde(skip_serializing_if = "Option::is_none", default, with = "crate::time::maybe")]
+    #[schemars(with = "Option<DateTime<Utc>>")]
+    pub resume_at: Option<DateTime<Utc>>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failure_code: Option<FailureCode>,
@@ -360,6 +364,7 @@ impl StepView {
             status: step.status,
             pending_reason: step.pending_reason,
             paused_reason: step.paused_reason,
+            resume_at: step.resume_at,
             failure_code: step.failure_code,
             error: step.error.clone(),
             needs: spec.map(|s| s.needs.clone()).unwrap_or_default(),

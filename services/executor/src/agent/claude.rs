@@ -4,6 +4,7 @@
 //! true one is in a partial `message_delta` or in the end; when its own budget stops it, `usage` of the end is all zeros and
 //! only `modelUsage` and `total_cost_usd` are right; a denied tool still ends in `success`; a SIGTERM ends it without a word.
 
+use chrono::DateTime;
 use hopyard_contract::usage::Tokens;
 use serde_json::Value;
 
@@ -36,6 +37,7 @@ impl Parser {
                 status: number(line, &["error_status"]),
                 reason: text(line, &["error"]).unwrap_or_default(),
             }],
+            (Some("rate_limit_event"), _) => limit(line),
             // What it is busy with, many times a turn.
             (Some("system"), Some("status")) => Vec::new(),
             (Some("assistant"), _) => reply(line),
@@ -102,6 +104,15 @@ fn reply(line: &Value) -> Vec<AgentEvent> {
     let used = at(line, &["message", "usage"]).and_then(|usage| tokens(usage, USAGE));
     events.extend(used.map(|tokens| AgentEvent::Used { id, model: text(line, &["message", "model"]), tokens, cost_microusd: None }));
     events
+}
+
+/// How much of a subscription's window is used; only a window that is used up says anything.
+fn limit(line: &Value) -> Vec<AgentEvent> {
+    if text(line, &["rate_limit_info", "status"]).as_deref() != Some("rejected") {
+        return Vec::new();
+    }
+    let reset = number(line, &["rate_limit_info", "resetsAt"]).and_then(|seconds| i64::try_from(seconds).ok());
+    vec![AgentEvent::Limited { until: reset.and_then(|seconds| DateTime::from_timestamp(seconds, 0)) }]
 }
 
 /// Results of tools.

@@ -58,6 +58,19 @@ impl Conversation {
     }
 }
 
+/// Removes what an earlier attempt left in a home: this one begins anew.
+///
+/// # Errors
+/// When it cannot be removed.
+pub(super) fn forget(home: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(home) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{} cannot be removed", home.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Makes the directory of a file below a home; what the agent has put in its way, such as a link, is an error.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! What coding agents say while they work, in one vocabulary whatever the program.
 
+use chrono::{DateTime, Utc};
 use hopyard_contract::usage::Tokens;
 use serde::Serialize;
 use serde_json::Value;
@@ -84,6 +85,11 @@ pub(super) enum AgentEvent {
         /// Its word for it.
         reason: String,
     },
+    /// The account's window of usage is used up.
+    Limited {
+        /// When it is filled again.
+        until: Option<DateTime<Utc>>,
+    },
     /// A tool that the agent was not allowed to use.
     Denied {
         /// Name of the tool.
@@ -122,6 +128,7 @@ impl AgentEvent {
             Self::Used { .. } => "used",
             Self::Totals { .. } => "totals",
             Self::ProviderRetry { .. } => "provider_retry",
+            Self::Limited { .. } => "limited",
             Self::Denied { .. } => "denied",
             Self::Notice { .. } => "notice",
             Self::Ended { .. } => "ended",

@@ -31,6 +31,8 @@ pub(super) struct Tally {
     unknown: u64,
     tools: Vec<ToolUse>,
     session: Option<String>,
+    /// The account's window of usage is used up, until this moment if that was told.
+    limit: Option<Option<DateTime<Utc>>>,
     ended: Option<(AgentEnd, Option<String>)>,
     last_words: Option<String>,
 }
@@ -108,9 +110,15 @@ impl Tally {
                     self.ended = Some((end.clone(), text.clone()));
                 }
             }
+            AgentEvent::Limited { until } => self.limit = Some(*until),
             AgentEvent::Unknown { .. } => self.unknown += 1,
             AgentEvent::Text { .. } | AgentEvent::ProviderRetry { .. } | AgentEvent::Notice { .. } => {}
         }
+    }
+
+    /// Until when the account's window of usage is used up, if it is.
+    pub(super) fn limit(&self) -> Option<Option<DateTime<Utc>>> {
+        self.limit
     }
 
     fn call(&mut self, id: &str, name: &str, input: &Value, parent: Option<String>, at: DateTime<Utc>) {

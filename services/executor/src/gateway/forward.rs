@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 use chrono::Utc;
 use futures::StreamExt as _;
@@ -14,12 +14,13 @@ use serde_json::Value;
 
 use super::route::Route;
 use super::{CallRecord, Session, purse, refusal};
-use crate::wire::{Meter, Wire, chat};
+use crate::limit::Limit;
+use crate::wire::{Meter, Wire, chat, limit};
 
 /// Most bytes of a request: a context of a million tokens is far below it.
 const MOST: usize = 64 << 20;
-/// Longest pause that a provider may ask of all steps at once.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// Most bytes of a refusal that are passed on.
+const MOST_OF_REFUSAL: usize = 1 << 20;
 
 /// Headers that belong to one connection, to the agent's token, or to a body that may be changed here.
 const OWN: [HeaderName; 8] = [
@@ -51,11 +52,14 @@ pub(super) async fn call(session: Arc<Session>, route: Route, request: Request) 
     if route.metered
         && let Err(words) = purse::allowed(&session, &model).await
     {
-        session.refused.cancel();
+        session.stop.over_budget();
         return refusal::over_budget(route.wire, &words);
     }
     // It is held until the answer has passed by.
-    let place = session.provider.place().await;
+    let place = match session.provider.place().await {
+        Ok(place) => place,
+        Err(limit) => return limited(&session, route.wire, limit),
+    };
     let began = BootInstant::now();
     let record = CallRecord {
         at: Utc::now(),
@@ -91,9 +95,6 @@ pub(super) async fn call(session: Arc<Session>, route: Route, request: Request) 
         }
     };
     let status = answer.status();
-    if let Some(pause) = pause(status, answer.headers()) {
-        session.provider.quiet(pause.min(LONGEST_PAUSE));
-    }
     let mut response = Response::builder().status(status);
     for (name, value) in answer.headers() {
         if !OWN.contains(name) {
@@ -103,7 +104,10 @@ pub(super) async fn call(session: Arc<Session>, route: Route, request: Request) 
     let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let meter = Meter::new(route.wire, kind);
     let record = CallRecord { status: Some(status.as_u16()), first_byte_ms: Some(millis(began.elapsed())), ..record };
-    let metering = route.metered.then(|| Metering { session, meter: Some(meter), record: Some(record), began });
+    let metering = route.metered.then(|| Metering { session: session.clone(), meter: Some(meter), record: Some(record), began });
+    if limit::is_later(status) {
+        return refused(&session, route.wire, answer, metering, response).await;
+    }
     let pieces = futures::stream::unfold((answer.bytes_stream(), metering, place), |(mut pieces, mut metering, place)| async move {
         let piece = pieces.next().await?;
         if let (Ok(bytes), Some(metering)) = (&piece, &mut metering) {
@@ -112,6 +116,42 @@ pub(super) async fn call(session: Arc<Session>, route: Route, request: Request) 
         Some((piece, (pieces, metering, place)))
     });
     response.body(Body::from_stream(pieces)).unwrap_or_else(|_| Response::new(Body::empty()))
+}
+
+/// The provider takes the call later: the whole of its refusal says when, and whether the step waits for that.
+async fn refused(
+    session: &Session,
+    wire: Wire,
+    answer: reqwest::Response,
+    mut metering: Option<Metering>,
+    response: axum::http::response::Builder,
+) -> Response {
+    let headers = answer.headers().clone();
+    let mut body = Vec::new();
+    let mut pieces = answer.bytes_stream();
+    while let Some(Ok(bytes)) = pieces.next().await
+        && body.len() + bytes.len() <= MOST_OF_REFUSAL
+    {
+        body.extend_from_slice(&bytes);
+    }
+    if let Some(metering) = &mut metering {
+        metering.feed(&body);
+    }
+    let mut meter = Meter::new(wire, "application/json");
+    meter.feed(&body);
+    let words = meter.end().error.unwrap_or_else(|| "it gives no reason".to_owned());
+    let long = limit::pause(&headers, &body, Utc::now()).and_then(|pause| session.provider.quiet(pause, &words));
+    match long {
+        Some(limit) => limited(session, wire, limit),
+        None => response.body(body.into()).unwrap_or_else(|_| Response::new(Body::empty())),
+    }
+}
+
+/// No call goes through for longer than the step waits.
+fn limited(session: &Session, wire: Wire, limit: Limit) -> Response {
+    let detail = format!("the provider takes no calls until {}: {}", hopyard_contract::time::format(limit.until), limit.words);
+    session.stop.limited(limit);
+    refusal::limited(wire, &detail)
 }
 
 /// A call whose answer passes by; it is written down when the answer ends or either side goes away.
@@ -123,7 +163,7 @@ struct Metering {
 }
 
 impl Metering {
-    fn feed(&mut self, bytes: &Bytes) {
+    fn feed(&mut self, bytes: &[u8]) {
         if let Some(meter) = &mut self.meter {
             meter.feed(bytes);
         }
@@ -200,23 +240,6 @@ fn without_key(path: &str) -> String {
     let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
     let kept: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("key=")).collect();
     if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
-}
-
-/// How long a provider wants to be left alone: `retry-after-ms`, or `Retry-After` in seconds or as a date.
-fn pause(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
-    if !matches!(status.as_u16(), 429 | 503 | 529) {
-        return None;
-    }
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(ms) = text("retry-after-ms").and_then(|ms| ms.parse().ok()) {
-        return Some(Duration::from_millis(ms));
-    }
-    let after = text("retry-after")?;
-    if let Ok(seconds) = after.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    let date = chrono::DateTime::parse_from_rfc2822(after).ok()?;
-    (date.to_utc() - Utc::now()).to_std().ok()
 }
 
 fn millis(span: Duration) -> u64 {

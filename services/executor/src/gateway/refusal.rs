@@ -17,6 +17,11 @@ pub(super) fn over_budget(wire: Wire, detail: &str) -> Response {
     shaped(wire, StatusCode::FORBIDDEN, "budget_exceeded", detail)
 }
 
+/// A call that the provider would not take for long.
+pub(super) fn limited(wire: Wire, detail: &str) -> Response {
+    shaped(wire, StatusCode::FORBIDDEN, "usage_limit", detail)
+}
+
 /// The step is over, or its lease is.
 pub(super) fn step_is_over(wire: Wire) -> Response {
     shaped(wire, StatusCode::FORBIDDEN, "step_over", "the step is over; nothing more is passed on")

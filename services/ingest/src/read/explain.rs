@@ -138,7 +138,7 @@ fn paused(state: &RunState) -> Told {
         .map(|step| {
             let reason = step.paused_reason.or(run.paused_reason).unwrap_or(PausedReason::Operator);
             let text = format!("step {} {}", step.id, paused_text(run, reason, step.id.as_str()));
-            Blocker { step: Some(step.id.clone()), code: reason.as_str().to_owned(), text, until: step.claimable_at, ..Blocker::default() }
+            Blocker { step: Some(step.id.clone()), code: reason.as_str().to_owned(), text, until: step.resume_at, ..Blocker::default() }
         })
         .collect();
     let reason = run.paused_reason.unwrap_or(PausedReason::Operator);

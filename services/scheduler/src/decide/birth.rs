@@ -96,6 +96,8 @@ pub fn birth(birth: &Birth<'_>, now: DateTime<Utc>) -> Decision {
             failures: 0,
             lost: 0,
             unstarted: 0,
+            pauses: 0,
+            resume_at: None,
             claimable_at: None,
             queued_at: None,
             started_at: None,

@@ -6,6 +6,7 @@ use hopyard_contract::duration::Span;
 use hopyard_contract::message::{Grant, WorkspaceOrder};
 use hopyard_contract::plan::{AgentSpec, LlmSpec, Work, WorkspaceMode, agent_turns};
 use hopyard_contract::run::RunState;
+use hopyard_contract::status::FailureCode;
 use hopyard_contract::{AttemptId, template};
 
 use super::budget;
@@ -24,6 +25,7 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
         .attempts
         .iter()
         .any(|a| a.generation == attempt.generation && (a.n, &a.step) != (n, &attempt.step) && a.started_at.is_some());
+    let goes_on = goes_on(state, step, &spec.work);
     let alone = !state.live().any(|a| (a.n, &a.step) != (n, &attempt.step));
     let work = run.result.as_ref();
     let workspace = WorkspaceOrder {
@@ -39,7 +41,7 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
             _ => run.kept_work(),
         },
         // A retry starts from what was there before its step, unless another step is at work in the same directory.
-        reset_to: if n > 1 && alone && !goes_on(&spec.work) {
+        reset_to: if n > 1 && alone && !goes_on {
             row.before.clone().or_else(|| work.map(|r| r.head.clone())).or_else(|| run.commit.clone())
         } else {
             None
@@ -53,7 +55,7 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
         lease_ms: length.millis(),
         namespace: run.namespace.clone(),
         workflow: run.workflow.clone(),
-        work: rendered(&spec.work, &view, budget::turns_left(state)),
+        work: rendered(&spec.work, &view, goes_on, budget::turns_left(state)),
         env,
         timeout_ms: spec.timeout.map(Span::millis),
         idle_timeout_ms: spec.idle_timeout.map(Span::millis),
@@ -65,7 +67,7 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
 }
 
 /// What to do, with values in the place of expressions; an agent gets no more turns than the run has left.
-fn rendered(work: &Work, view: &View<'_>, turns_left: Option<u64>) -> Work {
+fn rendered(work: &Work, view: &View<'_>, goes_on: bool, turns_left: Option<u64>) -> Work {
     let render = |text: &String| template::render(text, view);
     match work {
         Work::Shell(_) | Work::Deliver(_) => work.clone(),
@@ -83,16 +85,19 @@ fn rendered(work: &Work, view: &View<'_>, turns_left: Option<u64>) -> Work {
             model: agent.model.as_ref().map(render).filter(|model| !model.trim().is_empty()),
             max_turns: fewest_turns(agent.max_turns.as_ref().map(render), turns_left),
             permissions: agent.permissions,
-            resume: agent.resume,
+            resume: goes_on,
             gateway: agent.gateway,
             script: agent.script.as_ref().map(render),
         }),
     }
 }
 
-/// Whether a retry goes on with what the failed attempt left.
-fn goes_on(work: &Work) -> bool {
-    matches!(work, Work::Agent(agent) if agent.resume)
+/// Whether an attempt goes on with the conversation and the work that the one before left: its step says so, or a pause lies
+/// between them.
+fn goes_on(state: &RunState, step: &str, work: &Work) -> bool {
+    let Work::Agent(agent) = work else { return false };
+    let last = state.attempts.iter().filter(|a| a.step.as_str() == step && a.status.is_final()).max_by_key(|a| a.n);
+    agent.resume || last.is_some_and(|a| a.failure_code == Some(FailureCode::UsageLimitExhausted))
 }
 
 /// What is no number is told by the executor, which ends the attempt with it.

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use hopyard_contract::condition;
 use hopyard_contract::event::EventType;
 use hopyard_contract::run::{Kill, RunError, WorkspaceStatus};
-use hopyard_contract::status::{FailureCode, PendingReason, RunStatus, StepStatus};
+use hopyard_contract::status::{FailureCode, PausedReason, PendingReason, RunStatus, StepStatus};
 use hopyard_contract::submit::AfterPolicy;
 use hopyard_contract::{Name, RunId};
 use serde_json::json;
@@ -97,11 +98,13 @@ impl Change {
     }
 
     /// Lets executors claim a step from `at` on.
-    pub(super) fn make_claimable(&mut self, index: usize, reason: PendingReason, at: chrono::DateTime<chrono::Utc>) {
+    pub(super) fn make_claimable(&mut self, index: usize, reason: PendingReason, at: DateTime<Utc>) {
         let bound = self.state.run.executor.clone();
         let step = &mut self.state.steps[index];
         step.status = StepStatus::Pending;
         step.pending_reason = Some(reason);
+        step.paused_reason = None;
+        step.resume_at = None;
         step.claimable_at = Some(at);
         step.queued_at = (reason == PendingReason::AwaitingExecutor).then(|| step.queued_at.unwrap_or(at));
         step.bound_to = bound;
@@ -110,6 +113,20 @@ impl Change {
             self.ring(index);
             self.event(EventType::StepClaimable, Some(&id), None, json!({"pool": pool, "attempt": attempt}));
         }
+    }
+
+    /// Holds a step still, until then or until someone lets it go on.
+    pub(super) fn pause(&mut self, index: usize, reason: PausedReason, until: Option<DateTime<Utc>>) {
+        let step = &mut self.state.steps[index];
+        step.status = StepStatus::Paused;
+        step.pending_reason = None;
+        step.paused_reason = Some(reason);
+        step.claimable_at = None;
+        step.resume_at = until;
+        step.queued_at = None;
+        let id = step.id.clone();
+        let data = json!({"paused_reason": reason, "resume_at": until.map(hopyard_contract::time::format)});
+        self.event(EventType::StepPaused, Some(&id), None, data);
     }
 
     /// Tells whoever may claim the step.
@@ -127,6 +144,7 @@ impl Change {
         step.status = status;
         step.pending_reason = None;
         step.paused_reason = None;
+        step.resume_at = None;
         step.claimable_at = None;
         step.queued_at = None;
         step.finished_at = Some(self.now);
@@ -189,6 +207,10 @@ impl Change {
         run.status = status;
         run.pending_reason = pending_reason;
         run.paused_reason = paused_reason;
+        if before == RunStatus::Paused && status != RunStatus::Paused {
+            self.event(EventType::RunResumed, None, None, json!({}));
+        }
+        let run = &mut self.state.run;
         match (before, status) {
             (RunStatus::Running, RunStatus::Running) | (RunStatus::Paused, RunStatus::Paused) | (_, RunStatus::Pending) => {}
             (_, RunStatus::Running) => {
@@ -199,7 +221,11 @@ impl Change {
                     self.event(EventType::RunRunning, None, None, json!({}));
                 }
             }
-            (_, RunStatus::Paused) => self.event(EventType::RunPaused, None, None, json!({"paused_reason": paused_reason})),
+            (_, RunStatus::Paused) => {
+                let resume_at = self.state.steps.iter().filter_map(|s| s.resume_at).min();
+                let data = json!({"paused_reason": paused_reason, "resume_at": resume_at.map(hopyard_contract::time::format)});
+                self.event(EventType::RunPaused, None, None, data);
+            }
             (_, RunStatus::Completed | RunStatus::Failed | RunStatus::Killed) => {}
         }
     }

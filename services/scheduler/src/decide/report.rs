@@ -1,14 +1,18 @@
 //! What executors and janitors report about attempts: fenced by run, step, attempt and lease token.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::event::EventType;
 use hopyard_contract::message::{Finished, Outcome, Started, WorkspaceSaved};
 use hopyard_contract::run::{Attempt, BlobRef, WorkspaceRow, WorkspaceStatus};
-use hopyard_contract::status::{AttemptStatus, FailureCode, PendingReason, StepStatus};
+use hopyard_contract::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, StepStatus};
 use hopyard_contract::usage::{Tokens, Usage};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Change, Effect};
+use super::{Change, Effect, PAUSE_LIMIT};
+
+/// Longest pause for a provider's limit: those of a week are waited for, those of a month are not.
+const LONGEST_PAUSE: TimeDelta = TimeDelta::days(8);
 
 /// How an attempt got lost; `cause` of its event.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -35,7 +39,7 @@ impl Change {
         }
     }
 
-    fn start(&mut self, index: usize, pid: u32, path: &str, before: Option<&String>, at: chrono::DateTime<chrono::Utc>) {
+    fn start(&mut self, index: usize, pid: u32, path: &str, before: Option<&String>, at: DateTime<Utc>) {
         self.announce(index);
         let now = self.now;
         let attempt = &mut self.state.attempts[index];
@@ -123,6 +127,7 @@ impl Change {
         match &finished.outcome {
             Outcome::Completed => self.complete(index, step_index, finished),
             Outcome::Failed { code, message } => self.fail(index, step_index, *code, message),
+            Outcome::Limited { until, message } => self.limit(index, step_index, *until, message),
             Outcome::Killed if self.state.run.kill.is_some() => self.kill_attempt(index, step_index),
             // Ended without anybody having asked for it: the executor's own doing, so that it counts against nothing.
             Outcome::Killed | Outcome::HandedBack => self.hand_back(index, step_index),
@@ -189,6 +194,32 @@ impl Change {
                 self.event(EventType::StepRetrying, Some(&id), None, json!({"failure_code": code, "failures": failures, "max_attempts": retry.max_attempts, "at": hopyard_contract::time::format(at)}));
             }
             None => self.fail_step(step_index, code, message),
+        }
+    }
+
+    /// The provider's limit ended the attempt, which is no failure of its step: it waits, and then goes on where it was.
+    fn limit(&mut self, index: usize, step_index: usize, until: DateTime<Utc>, message: &str) {
+        let attempt = &mut self.state.attempts[index];
+        attempt.status = AttemptStatus::Failed;
+        attempt.failure_code = Some(FailureCode::UsageLimitExhausted);
+        attempt.error = Some(message.to_owned());
+        let had_a_turn = attempt.usage.turns > 0;
+        self.attempt_event(EventType::AttemptFailed, index);
+        let step = &mut self.state.steps[step_index];
+        step.pauses = if had_a_turn { 1 } else { step.pauses + 1 };
+        let (id, pauses) = (step.id.clone(), step.pauses);
+        if self.state.run.kill.is_some() {
+            self.end_step(step_index, StepStatus::Killed);
+            self.event(EventType::StepKilled, Some(&id), None, json!({"failure_code": FailureCode::UsageLimitExhausted}));
+        } else if pauses > PAUSE_LIMIT {
+            let words = format!("{message}; the step was paused {PAUSE_LIMIT} times without a turn in between");
+            self.fail_step(step_index, FailureCode::UsageLimitExhausted, &words);
+        } else if until > self.now + LONGEST_PAUSE {
+            let words = format!("{message}; that is longer than a step is paused");
+            self.fail_step(step_index, FailureCode::UsageLimitExhausted, &words);
+        } else {
+            let at = until.max(self.now);
+            self.pause(step_index, PausedReason::UsageLimit, Some(at));
         }
     }
 

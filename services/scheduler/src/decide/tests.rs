@@ -5,6 +5,7 @@ mod ending;
 mod invariants;
 mod killing;
 mod losing;
+mod pausing;
 mod placing;
 mod property;
 mod retrying;

@@ -25,16 +25,17 @@ impl Change {
             self.on_deadline();
         }
         if self.state.run.kill.is_none() {
-            self.end_backoffs();
+            self.end_waits();
         }
         self.progress();
     }
 
-    /// A step whose wait is over may be claimed again.
-    fn end_backoffs(&mut self) {
+    /// A step whose backoff or pause is over may be claimed again.
+    fn end_waits(&mut self) {
         for index in 0..self.state.steps.len() {
             let step = &self.state.steps[index];
-            if step.pending_reason == Some(PendingReason::RetryBackoff) && step.claimable_at.is_some_and(|at| at <= self.now) {
+            let backoff = step.claimable_at.filter(|_| step.pending_reason == Some(PendingReason::RetryBackoff));
+            if backoff.or(step.resume_at).is_some_and(|at| at <= self.now) {
                 self.make_claimable(index, PendingReason::AwaitingExecutor, self.now);
             }
         }

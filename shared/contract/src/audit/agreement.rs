@@ -75,6 +75,12 @@ fn step(state: &RunState, step: &StepState, found: &mut Findings) {
     if (status == StepStatus::Pending) != step.pending_reason.is_some() {
         wrong(format!("the step is {status} with the pending reason {}", word(step.pending_reason)));
     }
+    if (status == StepStatus::Paused) != step.paused_reason.is_some() {
+        wrong(format!("the step is {status} with the paused reason {}", step.paused_reason.map_or("none", PausedReason::as_str)));
+    }
+    if (step.paused_reason == Some(PausedReason::UsageLimit)) != step.resume_at.is_some() {
+        wrong(format!("the step is {status} and goes on at {:?}", step.resume_at));
+    }
     if (status == StepStatus::Failed) != step.failure_code.is_some() {
         wrong(format!("the step is {status} with the code {:?}", step.failure_code));
     }

@@ -124,6 +124,15 @@ pub enum Outcome {
         /// In words, whole.
         message: String,
     },
+    /// The provider of its models takes no more calls for long: the step goes on where it was once they are taken again.
+    Limited {
+        /// When that is, by the provider's word or a guess.
+        #[serde(with = "crate::time::instant")]
+        #[schemars(with = "DateTime<Utc>")]
+        until: DateTime<Utc>,
+        /// In words, whole.
+        message: String,
+    },
     /// By a kill order.
     Killed,
     /// Given back without counting against anything: the executor drains.

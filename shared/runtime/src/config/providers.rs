@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
 use hopyard_contract::Name;
+use hopyard_contract::duration::Span;
 use serde::Deserialize;
 
 /// Ways to speak that an executor knows.
@@ -28,6 +29,14 @@ pub struct ProviderSettings {
     /// Most calls at once; 0 for no limit.
     #[serde(default)]
     pub concurrency: u32,
+    /// Longest time that a step waits for this provider when it takes no calls; a step that would have to wait longer is paused.
+    #[serde(default = "patience")]
+    pub patience: Span,
+}
+
+/// A pause costs a new start of an agent, which most limits of a minute are not worth.
+fn patience() -> Span {
+    Span::from_millis(60_000)
 }
 
 /// Reads the table of providers.

@@ -224,6 +224,8 @@ pub(super) fn step(id: &str, pool: &Name) -> StepState {
         failures: 0,
         lost: 0,
         unstarted: 0,
+        pauses: 0,
+        resume_at: None,
         claimable_at: None,
         queued_at: None,
         started_at: None,

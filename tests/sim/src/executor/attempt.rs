@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use chrono::TimeDelta;
 use hopyard_contract::AttemptId;
 use hopyard_contract::message::{Finished, Grant, Outcome, Pin, PinReply, Report, Started};
 use hopyard_contract::plan::WorkspaceMode;
@@ -66,6 +67,11 @@ impl Executor {
         live.used.set(cost(world.now() - began));
         let outcome = match exit {
             Exit::Code(0) => Outcome::Completed,
+            // Some of what goes wrong is a provider's limit.
+            Exit::Code(_) if grant.token.as_u128().is_multiple_of(4) => {
+                let until = world.wall(self.process) + TimeDelta::milliseconds((grant.token.as_u128() % 10_000) as i64);
+                Outcome::Limited { until, message: "no calls are taken".to_owned() }
+            }
             Exit::Code(_) => Outcome::Failed { code: FailureCode::ExitCode, message: "ended with 1".to_owned() },
             Exit::Ended if live.kill.borrow().is_some() => Outcome::Killed,
             Exit::Ended => Outcome::HandedBack,

@@ -38,6 +38,8 @@ fn step(id: &'static str, status: StepStatus, reason: Option<PendingReason>) -> 
         failures: 0,
         lost: 0,
         unstarted: 0,
+        pauses: 0,
+        resume_at: None,
         claimable_at: (reason == Some(PendingReason::AwaitingExecutor)).then(|| instant("2026-01-01T00:00:05Z")),
         queued_at: None,
         started_at: None,

@@ -2,8 +2,8 @@
 
 use chrono::TimeDelta;
 use hopyard_contract::audit::{self, Moment};
-use hopyard_contract::run::{Attempt, Run, RunState};
-use hopyard_contract::status::{AttemptStatus, PendingReason};
+use hopyard_contract::run::{Attempt, Run, RunState, StepState};
+use hopyard_contract::status::{AttemptStatus, PausedReason, PendingReason};
 
 use super::world::World;
 
@@ -31,11 +31,14 @@ fn wakes(world: &World) {
         assert_eq!(state.timer, None);
         return;
     }
+    let paused = |reason| state.steps.iter().any(|s| s.paused_reason == Some(reason));
+    let asked = [PausedReason::Approval, PausedReason::Question, PausedReason::Operator].into_iter().any(paused);
     let claimable = state.steps.iter().any(|s| s.pending_reason == Some(PendingReason::AwaitingExecutor));
-    assert!(claimable || state.timer.is_some() || !state.run.after_open.is_empty(), "nothing wakes the run: {state:#?}");
+    assert!(claimable || asked || state.timer.is_some() || !state.run.after_open.is_empty(), "nothing wakes the run: {state:#?}");
     let timer_by = |at| state.timer.is_some_and(|timer| timer <= at);
-    for step in state.steps.iter().filter(|s| s.pending_reason == Some(PendingReason::RetryBackoff)) {
-        assert!(step.claimable_at.is_some_and(timer_by), "the backoff of {} is waited for", step.id);
+    let waits = |s: &&StepState| s.pending_reason == Some(PendingReason::RetryBackoff) || s.paused_reason == Some(PausedReason::UsageLimit);
+    for step in state.steps.iter().filter(waits) {
+        assert!(step.claimable_at.or(step.resume_at).is_some_and(timer_by), "the end of the wait of {} is watched", step.id);
     }
     for attempt in state.live().filter(|a| a.lease_until > world.now) {
         assert!(timer_by(attempt.lease_until), "the lease of {}.{} is watched", attempt.step, attempt.n);

@@ -34,6 +34,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         4 => Just(Outcome::Completed),
         4 => select(codes).prop_map(failed),
+        2 => (0..100_000i64).prop_map(|seconds| limited(at(seconds))),
         1 => Just(Outcome::Killed),
         1 => Just(Outcome::HandedBack),
         1 => Just(Outcome::Lost),

@@ -28,7 +28,8 @@ fn everything(held: &Held, world: &World) -> Vec<Input> {
             log_bytes: 1,
         }),
     ];
-    let outcomes = [Outcome::Completed, failed(FailureCode::ExitCode), Outcome::Killed, Outcome::HandedBack, Outcome::Lost];
+    let limited = limited(world.now);
+    let outcomes = [Outcome::Completed, failed(FailureCode::ExitCode), limited, Outcome::Killed, Outcome::HandedBack, Outcome::Lost];
     inputs.extend(outcomes.map(|outcome| {
         let mut report = finished(held, outcome, world.now);
         report.result = Some(work("late"));

@@ -81,6 +81,10 @@ pub(super) fn failed(code: FailureCode) -> Outcome {
     Outcome::Failed { code, message: format!("it ended with {code}") }
 }
 
+pub(super) fn limited(until: DateTime<Utc>) -> Outcome {
+    Outcome::Limited { until, message: "the provider takes no calls".to_owned() }
+}
+
 pub(super) fn work(head: &str) -> GitResult {
     let (base, branch) = ("base".to_owned(), "hopyard/w/1".to_owned());
     GitResult { base, head: head.to_owned(), branch, files: Vec::new(), insertions: 1, deletions: 0, patch: None, bundle: None }

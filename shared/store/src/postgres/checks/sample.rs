@@ -116,6 +116,8 @@ impl Sample {
             failures: 0,
             lost: 0,
             unstarted: 0,
+            pauses: 0,
+            resume_at: None,
             claimable_at: Some(at),
             queued_at: None,
             started_at: None,
