@@ -127,7 +127,7 @@ impl Change {
         match &finished.outcome {
             Outcome::Completed => self.complete(index, step_index, finished),
             Outcome::Failed { code, message } => self.fail(index, step_index, *code, message),
-            Outcome::Limited { until, message } => self.limit(index, step_index, *until, message),
+            Outcome::Limited { until, message } => self.limit(index, step_index, *until - finished.finished_at, message),
             Outcome::Killed if self.state.run.kill.is_some() => self.kill_attempt(index, step_index),
             // Ended without anybody having asked for it: the executor's own doing, so that it counts against nothing.
             Outcome::Killed | Outcome::HandedBack => self.hand_back(index, step_index),
@@ -198,7 +198,8 @@ impl Change {
     }
 
     /// The provider's limit ended the attempt, which is no failure of its step: it waits, and then goes on where it was.
-    fn limit(&mut self, index: usize, step_index: usize, until: DateTime<Utc>, message: &str) {
+    /// Its length is counted from here: the executor's clock may be another one.
+    fn limit(&mut self, index: usize, step_index: usize, wait: TimeDelta, message: &str) {
         let attempt = &mut self.state.attempts[index];
         attempt.status = AttemptStatus::Failed;
         attempt.failure_code = Some(FailureCode::UsageLimitExhausted);
@@ -214,12 +215,11 @@ impl Change {
         } else if pauses > PAUSE_LIMIT {
             let words = format!("{message}; the step was paused {PAUSE_LIMIT} times without a turn in between");
             self.fail_step(step_index, FailureCode::UsageLimitExhausted, &words);
-        } else if until > self.now + LONGEST_PAUSE {
+        } else if wait > LONGEST_PAUSE {
             let words = format!("{message}; that is longer than a step is paused");
             self.fail_step(step_index, FailureCode::UsageLimitExhausted, &words);
         } else {
-            let at = until.max(self.now);
-            self.pause(step_index, PausedReason::UsageLimit, Some(at));
+            self.pause(step_index, PausedReason::UsageLimit, Some(self.now + wait.max(TimeDelta::zero())));
         }
     }
 

@@ -126,7 +126,7 @@ pub enum Outcome {
     },
     /// The provider of its models takes no more calls for long: the step goes on where it was once they are taken again.
     Limited {
-        /// When that is, by the provider's word or a guess.
+        /// When that is, by the provider's word or a guess, on the clock of `finished_at`.
         #[serde(with = "crate::time::instant")]
         #[schemars(with = "DateTime<Utc>")]
         until: DateTime<Utc>,

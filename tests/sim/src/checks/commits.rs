@@ -2,7 +2,7 @@
 
 use hopyard_contract::event::{Event, EventType};
 use hopyard_contract::run::{Attempt, Run};
-use hopyard_contract::status::{AttemptStatus, RunStatus};
+use hopyard_contract::status::{AttemptStatus, FailureCode, RunStatus};
 use hopyard_contract::{AttemptId, RunId};
 
 use super::{Bounds, Checks};
@@ -159,7 +159,7 @@ impl Checks {
     /// What counts against the retries is what failed, and nothing else.
     fn look_at_failures(&mut self, world: &World, next: &RunRecord) {
         for step in &next.steps {
-            let failed = next.attempts.iter().filter(|a| a.step == step.id && a.status == AttemptStatus::Failed).count();
+            let failed = next.attempts.iter().filter(|a| a.step == step.id && counts(a)).count();
             let (run, id) = (next.run.id, &step.id);
             self.hold(world, failed == step.failures as usize, "I12 retries are counted", || {
                 format!("{failed} attempts of {run}.{id} failed, {} are counted", step.failures)
@@ -171,7 +171,7 @@ impl Checks {
     fn look_at_retry(&mut self, world: &World, next: &RunRecord, attempt: &Attempt) {
         let failed: Vec<&Attempt> = {
             let earlier = next.attempts.iter().filter(|a| a.step == attempt.step && a.n < attempt.n);
-            earlier.filter(|a| a.status == AttemptStatus::Failed).collect()
+            earlier.filter(|a| counts(a)).collect()
         };
         let Some(last) = failed.last().filter(|last| last.n + 1 == attempt.n) else { return };
         let plan = world.workflows.iter().find(|workflow| workflow.hash == next.run.plan_hash).map(|workflow| &workflow.plan);
@@ -209,4 +209,9 @@ impl Checks {
             self.hold(world, took <= bound, "I6 a cancel is quick", || format!("{id} took {took} us, {bound} are allowed"));
         }
     }
+}
+
+/// Whether an attempt counts against the retries of its step: a provider's limit does not.
+fn counts(attempt: &Attempt) -> bool {
+    attempt.status == AttemptStatus::Failed && attempt.failure_code != Some(FailureCode::UsageLimitExhausted)
 }

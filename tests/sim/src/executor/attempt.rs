@@ -19,6 +19,14 @@ use crate::clockwork::{MS, Micros, S, within};
 use crate::host::{Control, Directory, Exit, Spool};
 use crate::world::low;
 
+/// How long a provider's limit lasts.
+const LIMIT: TimeDelta = TimeDelta::seconds(5);
+
+/// Whether it is a provider's limit that ends an attempt badly; of some runs, so that others fail for good.
+fn limited(attempt: &AttemptId) -> bool {
+    (attempt.run.as_uuid().as_u128() + u128::from(attempt.n)).is_multiple_of(4)
+}
+
 /// A result that nobody settles is published again.
 pub(crate) const REPEAT: Micros = 5 * S;
 
@@ -68,8 +76,8 @@ impl Executor {
         let outcome = match exit {
             Exit::Code(0) => Outcome::Completed,
             // Some of what goes wrong is a provider's limit.
-            Exit::Code(_) if grant.token.as_u128().is_multiple_of(4) => {
-                let until = world.wall(self.process) + TimeDelta::milliseconds((grant.token.as_u128() % 10_000) as i64);
+            Exit::Code(_) if limited(&grant.attempt) => {
+                let until = world.wall(self.process) + LIMIT;
                 Outcome::Limited { until, message: "no calls are taken".to_owned() }
             }
             Exit::Code(_) => Outcome::Failed { code: FailureCode::ExitCode, message: "ended with 1".to_owned() },

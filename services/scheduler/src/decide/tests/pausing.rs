@@ -75,6 +75,16 @@ fn a_limit_of_a_month_is_not_waited_for() {
 }
 
 #[test]
+fn a_limit_is_as_long_as_the_executor_says_whatever_its_clock_does() {
+    let mut world = agent();
+    let held = world.start("a");
+    let mut report = finished(&held, limited(at(7_000_060)), world.now);
+    report.finished_at = at(7_000_000);
+    world.report(report);
+    assert_eq!(world.step("a").resume_at, Some(at(60)));
+}
+
+#[test]
 fn a_limit_that_is_over_already_lets_the_step_go_on_at_the_next_look() {
     let mut world = agent();
     world.goto(100).carry_out("a", limited(at(50)));
