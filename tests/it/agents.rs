@@ -446,7 +446,9 @@ async fn a_long_limit_of_the_provider_pauses_the_run_which_goes_on_by_itself() {
         let state = harness.wait_completed(run).await;
         let attempts = step_of(&state, "fix")["attempts"].clone();
         assert_eq!((&attempts[0]["failure_code"], &attempts[1]["status"]), (&json!("usage_limit_exhausted"), &json!("completed")));
-        assert!(attempts[1]["started_at"].as_str() >= Some(resume_at.as_str()), "{attempts:#}");
+        let events = harness.events(run).await;
+        let paused = events.iter().find(|event| event["type"] == "step.paused").unwrap();
+        assert!(attempts[1]["started_at"].as_str() >= paused["data"]["resume_at"].as_str(), "{attempts:#}");
     }
     let state = harness.wait_completed(&run).await;
     assert_eq!(state["result"]["files"][0]["path"], "kept.txt");

@@ -12,6 +12,7 @@ mod decoders;
 mod decoders_of_the_door;
 
 mod agents;
+mod asking;
 mod audit;
 mod bad_input;
 mod bus;

@@ -39,12 +39,12 @@ use self::lines::Lines;
 use self::record::Record;
 use self::tally::Tally;
 use crate::Executor;
-use crate::attempt::{Command, failed, write_private};
+use crate::attempt::{Command, QUESTION_FILE, failed, write_private};
 use crate::limit::Limit;
 use crate::live::Attempt;
 use crate::metered::Metered;
 use crate::prices::Prices;
-use crate::process::{ExitFacts, ExitKind, SPOOL_FILE, SpoolReader, StepProcess};
+use crate::process::{ExitFacts, ExitKind, SPOOL_FILE, SpoolReader, StepProcess, outputs};
 
 /// Time that a program has to end by itself after it said that it is done: some never do.
 const AFTER_THE_END: Duration = Duration::from_secs(10);
@@ -297,7 +297,8 @@ impl Agent {
     /// Keeps the conversation if it is gone on with, else nothing of it.
     fn keep_conversation(&self) {
         let in_spool = self.home.starts_with(&self.dir);
-        if !in_spool && !self.spec.resume && self.limit().is_none() {
+        let asks = || outputs::question(&self.dir.join(QUESTION_FILE)).is_ok_and(|question| question.is_some());
+        if !in_spool && !self.spec.resume && self.limit().is_none() && !asks() {
             if let Err(error) = conversation::forget(&self.home) {
                 tracing::warn!(error = format!("{error:#}"), "the home of an agent is left");
             }

@@ -26,6 +26,8 @@ use crate::{Executor, agent, instruments, llm, logs};
 pub(crate) const GRANT_FILE: &str = "grant.json";
 /// File of a spool directory that keeps the result until it is settled.
 pub(crate) const FINISHED_FILE: &str = "finished.json";
+/// File of a spool directory that takes a question of the step to a person.
+pub(crate) const QUESTION_FILE: &str = "ask";
 /// Why an agent that may read only fails.
 const READ_ONLY: &str = "the agent may only read and changed files; what it changed is in the snapshot of the attempt";
 /// A result that nobody settles is published again.
@@ -109,6 +111,7 @@ impl Executor {
                 let ready_to_go = llm::ready(self, grant, live, dir, spec).await;
                 self.run(grant, live, dir, &ready, ready_to_go.map(|(command, llm)| (command, Some(Asker::Llm(Box::new(llm)))))).await
             }
+            Work::Approval(_) => ended(grant, failed(FailureCode::EngineError, "an approval is no executor's work".to_owned())),
             Work::Deliver(deliver) => self.deliver(grant, live, dir, &ready, deliver).await,
         }
     }
@@ -188,6 +191,13 @@ impl Executor {
             }
             finished.record = self.until_stored(grant, || asker.keep_record(&self.blobs)).await.unwrap_or_default();
         }
+        if finished.outcome == Outcome::Completed {
+            finished.outcome = match outputs::question(&dir.join(QUESTION_FILE)) {
+                Ok(None) => Outcome::Completed,
+                Ok(Some(question)) => Outcome::Asked { question },
+                Err(error) => failed(FailureCode::InvalidOutput, format!("the question of the step cannot be taken: {error}")),
+            };
+        }
         finished
     }
 
@@ -210,6 +220,8 @@ impl Executor {
                 workflow: grant.workflow.as_str(),
                 workspace: &ready.path.display().to_string(),
                 output: &text(dir.join("output")),
+                question: &text(dir.join(QUESTION_FILE)),
+                answer: grant.answer.as_deref(),
                 home: &text(command.home.unwrap_or_else(|| dir.join("home"))),
                 tmp: &text(dir.join("tmp")),
             },
@@ -326,6 +338,7 @@ impl Executor {
             Outcome::Completed => "completed",
             Outcome::Failed { .. } => "failed",
             Outcome::Limited { .. } => "limited",
+            Outcome::Asked { .. } => "asked",
             Outcome::Killed => "killed",
             Outcome::HandedBack => "handed_back",
             Outcome::Lost => "lost",

@@ -176,6 +176,7 @@ impl OperationDoc {
 /// All routes.
 pub fn table() -> Vec<Route> {
     let mut routes = crate::runs::routes();
+    routes.extend(crate::answers::routes());
     routes.extend(crate::workflows::routes());
     routes.extend(crate::executors::routes());
     routes.extend(crate::dead_letters::routes());

@@ -27,6 +27,7 @@ use crate::read::streams::Streams;
 
 pub mod accept;
 pub mod admission;
+pub mod answers;
 pub mod bus_door;
 pub mod canary;
 pub mod dead_letters;

@@ -9,14 +9,15 @@ use chrono::{DateTime, Utc};
 use hopyard_contract::duration::Span;
 use hopyard_contract::event::{Event, EventType};
 use hopyard_contract::message::{
-    Finished, Grant, KillOrder, KillReply, Pin, PinReply, RenewAnswer, Renewal, Restore, Started, WorkspaceSaved,
+    AnswerReply, Finished, Grant, KillOrder, KillReply, Pin, PinReply, RenewAnswer, Renewal, Restore, ResumeReply, Started, WorkspaceSaved,
 };
-use hopyard_contract::run::{RunState, WorkspaceRow};
+use hopyard_contract::run::{RunState, StepState, WorkspaceRow};
 use hopyard_contract::status::{PendingReason, RunStatus};
 use hopyard_contract::{AttemptId, Name, RunId};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+mod answer;
 mod birth;
 mod budget;
 pub(crate) mod grant;
@@ -27,6 +28,7 @@ mod report;
 mod scope;
 mod tick;
 
+pub use answer::AnswerAsk;
 pub use birth::{Birth, birth};
 
 #[cfg(test)]
@@ -55,6 +57,10 @@ pub enum Input {
     Pin(Pin),
     /// Someone ends the run.
     Kill(KillAsk),
+    /// Someone answers the question of a step.
+    Answer(AnswerAsk),
+    /// Someone (by name) lets what is paused go on.
+    Resume(String),
     /// Time has passed, a run it waits for has ended, or its executor fell silent.
     Tick(Tick),
     /// The janitor kept a lost attempt's work.
@@ -156,11 +162,15 @@ pub enum Reply {
     Pinned(PinReply),
     /// About a kill.
     Killed(KillReply),
+    /// About an answer.
+    Answered(AnswerReply),
+    /// About a resume.
+    Resumed(ResumeReply),
 }
 
 /// Decides what an input makes of a run.
 pub fn decide(state: &RunState, input: &Input, now: DateTime<Utc>) -> Decision {
-    let mut change = Change { state: state.clone(), events: Vec::new(), effects: Vec::new(), reply: Reply::None, now };
+    let mut change = Change { state: state.clone(), events: Vec::new(), effects: Vec::new(), reply: Reply::None, resumed_by: None, now };
     match input {
         Input::Lease(lease) => change.on_lease(lease),
         Input::Started(started) => change.on_started(started),
@@ -168,6 +178,8 @@ pub fn decide(state: &RunState, input: &Input, now: DateTime<Utc>) -> Decision {
         Input::Renew(renewal, length) => change.on_renew(renewal, *length),
         Input::Pin(pin) => change.on_pin(pin),
         Input::Kill(ask) => change.on_kill(ask),
+        Input::Answer(ask) => change.on_answer(ask),
+        Input::Resume(by) => change.on_resume(by),
         Input::Tick(tick) => change.on_tick(tick),
         Input::Saved(saved) => change.on_saved(saved),
         Input::Removed(row, reason) => change.on_removed(row, reason),
@@ -183,6 +195,8 @@ struct Change {
     events: Vec<Event>,
     effects: Vec<Effect>,
     reply: Reply,
+    /// Who lets the run go on, if somebody does.
+    resumed_by: Option<String>,
     now: DateTime<Utc>,
 }
 
@@ -238,7 +252,8 @@ impl Change {
         let leases = self.state.live().map(|a| if a.lease_until > self.now { a.lease_until } else { soon(1) });
         let waiting = |reason| self.state.steps.iter().filter(move |s| s.pending_reason == Some(reason));
         let backoffs = waiting(PendingReason::RetryBackoff).filter_map(|s| s.claimable_at);
-        let pauses = self.state.steps.iter().filter_map(|s| s.resume_at);
+        let asks = |s: &StepState| s.question.as_ref().filter(|_| s.paused_reason.is_some()).and_then(|question| question.answer_by);
+        let pauses = self.state.steps.iter().filter_map(|s| s.resume_at.or_else(|| asks(s)));
         // A step that only the holder of the workspace may claim: look now and then whether that one can be counted on.
         let bound = waiting(PendingReason::AwaitingExecutor).any(|s| s.bound_to.is_some());
         let look = bound.then(|| soon(10));

@@ -76,6 +76,8 @@ pub(crate) async fn start(ctx: &Context, store: Arc<dyn RunStore>, inbox: Inbox,
                 Verb::Renew => hand_over(&to_loop, incoming, Request::Renew).await,
                 Verb::Pin => hand_over(&to_loop, incoming, Request::Pin).await,
                 Verb::Kill => hand_over(&to_loop, incoming, Request::Kill).await,
+                Verb::Answer => hand_over(&to_loop, incoming, Request::Answer).await,
+                Verb::Resume => hand_over(&to_loop, incoming, Request::Resume).await,
                 Verb::Hello => hand_over(&to_loop, incoming, Request::Hello).await,
                 Verb::Workspaces => hand_over(&to_loop, incoming, Request::Workspaces).await,
             }

@@ -40,6 +40,8 @@ impl Work {
                 Answer::Renew(a) => incoming.answer(Ok(a)).await,
                 Answer::Pin(a) => incoming.answer(Ok(a)).await,
                 Answer::Kill(a) => incoming.answer(Ok(a)).await,
+                Answer::Answer(a) => incoming.answer(Ok(a)).await,
+                Answer::Resume(a) => incoming.answer(Ok(a)).await,
                 Answer::Hello(a) => incoming.answer(Ok(a)).await,
                 Answer::Workspaces(a) => incoming.answer(Ok(a)).await,
                 Answer::Done => incoming.answer(Ok(())).await,

@@ -1,8 +1,8 @@
 //! What is asked of the scheduler, and what it answers.
 
 use hopyard_contract::message::{
-    Accept, AcceptReply, Claim, ClaimReply, Hello, HelloReply, KillReply, KillRun, Pin, PinReply, Renew, RenewReply, Reports,
-    WorkspacesQuery, WorkspacesReply,
+    Accept, AcceptReply, AnswerReply, AnswerStep, Claim, ClaimReply, Hello, HelloReply, KillReply, KillRun, Pin, PinReply, Renew,
+    RenewReply, Reports, ResumeReply, ResumeRun, WorkspacesQuery, WorkspacesReply,
 };
 
 /// One thing to be decided and committed.
@@ -18,6 +18,10 @@ pub enum Request {
     Pin(Pin),
     /// Someone ends a run.
     Kill(KillRun),
+    /// Someone answers the question of a step.
+    Answer(AnswerStep),
+    /// Someone lets a paused run go on.
+    Resume(ResumeRun),
     /// An executor says who it is.
     Hello(Hello),
     /// A janitor asks what may go.
@@ -35,6 +39,8 @@ impl Request {
             Self::Renew(_) => "renew",
             Self::Pin(_) => "pin",
             Self::Kill(_) => "kill",
+            Self::Answer(_) => "answer",
+            Self::Resume(_) => "resume",
             Self::Hello(_) => "hello",
             Self::Workspaces(_) => "workspaces",
             Self::Reports(_) => "reports",
@@ -55,6 +61,10 @@ pub enum Answer {
     Pin(PinReply),
     /// To `kill`.
     Kill(KillReply),
+    /// To `answer`.
+    Answer(AnswerReply),
+    /// To `resume`.
+    Resume(ResumeReply),
     /// To `hello`.
     Hello(HelloReply),
     /// To `workspaces`.

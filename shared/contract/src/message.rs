@@ -1,6 +1,7 @@
 //! Messages between the services; readers ignore unknown fields, so that versions may differ by one.
 
 mod accept;
+mod answer;
 mod claim;
 mod clean;
 mod envelope;
@@ -10,6 +11,7 @@ mod report;
 mod tickets;
 
 pub use accept::*;
+pub use answer::*;
 pub use claim::*;
 pub use clean::*;
 pub use envelope::*;

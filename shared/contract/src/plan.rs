@@ -10,10 +10,12 @@ use crate::id::Name;
 use crate::status::{FailureCode, StepKind};
 
 mod agent;
+mod approval;
 pub mod check;
 mod llm;
 
 pub use agent::{AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
+pub use approval::ApprovalSpec;
 pub use llm::{LlmSpec, MAX_ANSWER_TOKENS};
 
 /// Version of the plan's shape that this build writes; older ones are upcast when they are read.
@@ -98,6 +100,8 @@ pub enum Work {
     Agent(AgentSpec),
     /// One question to a model.
     Llm(LlmSpec),
+    /// A question to a person; it has no process.
+    Approval(ApprovalSpec),
     /// Hands the run's work over to its repository. It is not written in definitions: it follows from their `result`.
     Deliver(Deliver),
 }
@@ -114,6 +118,7 @@ impl Work {
             Self::Shell(_) => StepKind::Shell,
             Self::Agent(_) => StepKind::Agent,
             Self::Llm(_) => StepKind::Llm,
+            Self::Approval(_) => StepKind::Approval,
             Self::Deliver(_) => StepKind::Deliver,
         }
     }

@@ -193,6 +193,12 @@ pub struct StepState {
     /// When it goes on by itself, of a step that is paused and does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_at: Option<DateTime<Utc>>,
+    /// What it asks a person, or has asked last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<Question>,
+    /// What was answered to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<StepAnswer>,
     /// Its place in its queue: since when it waits for an executor. Kept while an executor has it, so that a step which is lost
     /// or handed back is next and not last; a retry queues anew. Absent: `claimable_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -209,6 +215,39 @@ pub struct StepState {
     pub before: Option<String>,
 }
 
+/// What a step asks a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Question {
+    /// The question.
+    pub text: String,
+    /// When it was asked.
+    #[serde(with = "crate::time::instant")]
+    #[schemars(with = "DateTime<Utc>")]
+    pub asked_at: DateTime<Utc>,
+    /// Until when an answer is waited for, if that has an end.
+    #[serde(with = "crate::time::maybe", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DateTime<Utc>>")]
+    pub answer_by: Option<DateTime<Utc>>,
+}
+
+/// What a person answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StepAnswer {
+    /// Id of the answer: the same one again changes nothing.
+    pub id: Uuid,
+    /// Whether the run may go on.
+    pub approved: bool,
+    /// In words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Who.
+    pub by: String,
+    /// When.
+    #[serde(with = "crate::time::instant")]
+    #[schemars(with = "DateTime<Utc>")]
+    pub at: DateTime<Utc>,
+}
+
 /// One try of a step on one executor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -218,6 +257,9 @@ pub struct Attempt {
     pub n: u32,
     /// Status.
     pub status: AttemptStatus,
+    /// Whether it ended with a question: it did well, and its step is not done.
+    #[serde(default)]
+    pub asked: bool,
     /// Executor that holds or held the lease.
     pub executor: Name,
     /// Its host.

@@ -38,9 +38,28 @@ struct RerunRequest {
     idempotency_key: Option<String>,
 }
 
+/// What a person says to the question of a step.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used: doors read bodies field by field")]
+struct AnswerRequest {
+    /// Version of this shape: 1.
+    #[schemars(range(min = 1, max = 1), default)]
+    v: Option<u32>,
+    /// Whether the run may go on; `false` fails the step.
+    approved: bool,
+    /// In words; a question that a step asks wants some.
+    #[schemars(length(min = 1, max = 32768))]
+    text: Option<String>,
+    /// Who answers, for the record; `api` if absent.
+    #[schemars(length(min = 1, max = 255))]
+    by: Option<String>,
+}
+
 /// Every schema by name, in the order of the names.
 pub fn all() -> Vec<(&'static str, Value)> {
     let mut schemas = vec![
+        ("answer-request", of::<AnswerRequest>()),
         ("cancel-request", of::<CancelRequest>()),
         ("event", of::<event::Event>()),
         ("event-page", of::<event::EventPage>()),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Name, RunId};
 use crate::repository::RepoSpec;
-use crate::run::{Attempt, BlobRef, GitResult, Run, RunError, RunState, StepState};
+use crate::run::{Attempt, BlobRef, GitResult, Question, Run, RunError, RunState, StepAnswer, StepState};
 use crate::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, RunStatus, StepKind, StepStatus};
 use crate::usage::Usage;
 
@@ -157,6 +157,12 @@ pub struct StepView {
     #[serde(skip_serializing_if = "Option::is_none", default, with = "crate::time::maybe")]
     #[schemars(with = "Option<DateTime<Utc>>")]
     pub resume_at: Option<DateTime<Utc>>,
+    /// What it asks a person, or has asked last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub question: Option<Question>,
+    /// What was answered to that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub answer: Option<StepAnswer>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failure_code: Option<FailureCode>,
@@ -365,6 +371,8 @@ impl StepView {
             pending_reason: step.pending_reason,
             paused_reason: step.paused_reason,
             resume_at: step.resume_at,
+            question: step.question.clone(),
+            answer: step.answer.clone(),
             failure_code: step.failure_code,
             error: step.error.clone(),
             needs: spec.map(|s| s.needs.clone()).unwrap_or_default(),

@@ -7,6 +7,7 @@
 //! expands an anchor and never turns money or a large integer into a float.
 
 mod agent;
+mod approval;
 mod definition;
 mod document;
 mod inputs;

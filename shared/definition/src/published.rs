@@ -70,9 +70,9 @@ struct Defaults {
     grace: Option<Span>,
 }
 
-/// One step: a script for a shell, a coding agent, or a question to a model.
+/// One step: a script for a shell, a coding agent, or a question to a model or a person.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["shell"]}, {"required": ["agent"]}, {"required": ["llm"]}]))]
+#[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["shell"]}, {"required": ["agent"]}, {"required": ["llm"]}, {"required": ["approval"]}]))]
 struct StepSpec {
     /// Id within the workflow.
     id: Name,
@@ -100,6 +100,17 @@ struct StepSpec {
     agent: Option<AgentStep>,
     /// One question to a model.
     llm: Option<LlmStep>,
+    /// A question to a person.
+    approval: Option<ApprovalStep>,
+}
+
+/// A question to a person; the run is paused until it is answered, or the step's `timeout` is over.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ApprovalStep {
+    /// What is asked; a template.
+    #[schemars(length(min = 1))]
+    prompt: String,
 }
 
 /// One question to a model.

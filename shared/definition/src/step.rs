@@ -86,8 +86,10 @@ fn work(reader: &mut Reader, fields: &Fields<'_>, pointer: &str) -> Option<Work>
         }
         [(StepKind::Agent, entry)] => crate::agent::read(reader, &entry.value, &format!("{pointer}/agent")).map(Work::Agent),
         [(StepKind::Llm, entry)] => crate::llm::read(reader, &entry.value, &format!("{pointer}/llm")).map(Work::Llm),
+        [(StepKind::Approval, entry)] => crate::approval::read(reader, fields, &entry.value, pointer).map(Work::Approval),
         [(kind, entry)] => {
-            let detail = format!("`{kind}` steps are not carried out by this version; it runs `shell`, `agent` and `llm` steps");
+            let detail =
+                format!("`{kind}` steps are not carried out by this version; it runs `shell`, `agent`, `llm` and `approval` steps");
             reader.error("unsupported_step", &format!("{pointer}/{kind}"), detail, entry.key_at);
             None
         }

@@ -147,7 +147,7 @@ const STEP: &[(u8, &str, &str, &str)] = &[
     (63, "agent: {cli: claude, prompt: x, max_turns: 0}", "range", "/steps/0/agent/max_turns"),
     (63, "agent: {cli: claude, prompt: x, script: y}", "unknown_field", "/steps/0/agent/script"),
     (63, "llm: {}", "missing_field", "/steps/0/llm/model"),
-    (63, "approval: {}", "unsupported_step", "/steps/0/approval"),
+    (63, "workflow: {}", "unsupported_step", "/steps/0/workflow"),
     (63, "llm: {model: m, prompt: x, output: {type: thing}}", "schema", "/steps/0/llm/output/type"),
     (11, "shell: x\ntimeuot: 1s", "unknown_field", "/steps/0/timeuot"),
     (11, "shel: x", "step_kind", "/steps/0"),

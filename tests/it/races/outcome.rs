@@ -151,6 +151,8 @@ fn words(told: &[Told]) -> Value {
                 Answer::Renew(reply) => answers.push(json!(reply)),
                 Answer::Pin(reply) => answers.push(json!(reply)),
                 Answer::Kill(reply) => answers.push(json!(reply)),
+                Answer::Answer(reply) => answers.push(json!(reply)),
+                Answer::Resume(reply) => answers.push(json!(reply)),
                 Answer::Hello(reply) => answers.push(json!(reply)),
                 Answer::Workspaces(reply) => answers.push(json!(reply)),
                 Answer::Done => {}

@@ -75,6 +75,7 @@ fn grant(url: String) -> Grant {
         workflow: Name::literal("fix"),
         work: Work::Deliver(Deliver { push: true, merge: None }),
         env: Default::default(),
+        answer: None,
         timeout_ms: None,
         idle_timeout_ms: None,
         grace_ms: None,

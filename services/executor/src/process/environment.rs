@@ -27,6 +27,10 @@ pub struct Identity<'a> {
     pub workspace: &'a str,
     /// File that takes the outputs of the step.
     pub output: &'a str,
+    /// File that takes a question of the step to a person.
+    pub question: &'a str,
+    /// What a person answered to the question of the attempt before.
+    pub answer: Option<&'a str>,
     /// Home directory of this attempt alone.
     pub home: &'a str,
     /// Directory for temporary files of this attempt alone.
@@ -83,6 +87,10 @@ pub fn build(
     set("HOPYARD_WORKFLOW", identity.workflow);
     set("HOPYARD_WORKSPACE", identity.workspace);
     set("HOPYARD_OUTPUT", identity.output);
+    set("HOPYARD_QUESTION", identity.question);
+    if let Some(answer) = identity.answer {
+        set("HOPYARD_ANSWER", answer);
+    }
     Ok(env)
 }
 
@@ -178,7 +186,18 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity<'static> {
-        Identity { run: "r", step: "s", attempt: "r.s.1", workflow: "w", workspace: "/ws", output: "/out", home: "/home", tmp: "/tmp/x" }
+        Identity {
+            run: "r",
+            step: "s",
+            attempt: "r.s.1",
+            workflow: "w",
+            workspace: "/ws",
+            output: "/out",
+            question: "/ask",
+            answer: None,
+            home: "/home",
+            tmp: "/tmp/x",
+        }
     }
 
     #[test]
@@ -192,6 +211,7 @@ mod tests {
             "HOME",
             "HOPYARD_ATTEMPT",
             "HOPYARD_OUTPUT",
+            "HOPYARD_QUESTION",
             "HOPYARD_RUN_ID",
             "HOPYARD_STEP",
             "HOPYARD_WORKFLOW",

@@ -58,11 +58,29 @@ impl OutputsError {
 /// # Errors
 /// [`OutputsError`] for the first fault.
 pub fn parse(file: &Path) -> Result<BTreeMap<String, String>, OutputsError> {
+    parse_lines(&read(file)?)
+}
+
+/// Reads the question that a step left in the file named by `HOPYARD_QUESTION`; `None` when there is no text in it.
+///
+/// # Errors
+/// [`OutputsError`] when it is too long, no text or no file.
+pub fn question(file: &Path) -> Result<Option<String>, OutputsError> {
+    let text = String::from_utf8(read(file)?).map_err(|_| OutputsError::NotText { line: 1 })?;
+    let text = text.trim();
+    if text.contains('\0') {
+        return Err(OutputsError::NotText { line: 1 });
+    }
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
+/// The bytes of a file that a step may have written; none if it is not there.
+fn read(file: &Path) -> Result<Vec<u8>, OutputsError> {
     // The step may have put anything there: a link to a file it cannot read itself, or a pipe that never ends.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(file) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => return Err(OutputsError::NotAFile),
         Err(error) => return Err(error.into()),
     };
@@ -74,7 +92,7 @@ pub fn parse(file: &Path) -> Result<BTreeMap<String, String>, OutputsError> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(OutputsError::TooLong);
     }
-    parse_lines(&bytes)
+    Ok(bytes)
 }
 
 fn parse_lines(bytes: &[u8]) -> Result<BTreeMap<String, String>, OutputsError> {

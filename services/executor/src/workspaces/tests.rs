@@ -88,6 +88,7 @@ fn grant(url: &str, restore: Restore) -> Grant {
         workflow: Name::literal("w"),
         work: Work::Shell("true".to_owned()),
         env: Default::default(),
+        answer: None,
         timeout_ms: None,
         idle_timeout_ms: None,
         grace_ms: None,

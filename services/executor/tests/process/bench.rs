@@ -60,6 +60,8 @@ impl Bench {
             workflow: "flow",
             workspace: work.to_str().unwrap(),
             output: out.to_str().unwrap(),
+            question: "/ask",
+            answer: None,
             home: work.to_str().unwrap(),
             tmp: work.to_str().unwrap(),
         };

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use hopyard_contract::RunId;
 use hopyard_contract::view::{Explanation, RunView};
+use hopyard_contract::{Name, RunId};
+use hopyard_runtime::config::environment;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
@@ -32,6 +33,14 @@ pub enum RunsCommand {
     /// Ends a run; its work is kept
     #[command(after_help = "Example:\n  hopyard runs cancel 01914f4e-3c3f-7000-8000-000000000001 --reason 'wrong branch'")]
     Cancel(CancelArgs),
+    /// Answers the question of a paused step
+    #[command(
+        after_help = "Examples:\n  hopyard runs answer 01914f4e-3c3f-7000-8000-000000000001 sign-off --approve\n  hopyard runs answer 01914f4e-3c3f-7000-8000-000000000001 fix --approve --text 'the second one'\n  hopyard runs answer 01914f4e-3c3f-7000-8000-000000000001 sign-off --refuse --text 'not on a Friday'"
+    )]
+    Answer(AnswerArgs),
+    /// Lets a run go on that is paused for a limit
+    #[command(after_help = "Example:\n  hopyard runs resume 01914f4e-3c3f-7000-8000-000000000001")]
+    Resume(RunArg),
     /// Runs the same again, as a new run
     #[command(after_help = "Example:\n  hopyard runs rerun 01914f4e-3c3f-7000-8000-000000000001 --follow")]
     Rerun(RerunArgs),
@@ -111,6 +120,28 @@ pub struct CancelArgs {
     pub force: bool,
 }
 
+/// What is said to the question of a step.
+#[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("verdict").required(true))]
+pub struct AnswerArgs {
+    /// Id of the run
+    pub run: RunId,
+    /// The step
+    pub step: Name,
+    /// The run may go on
+    #[arg(long, group = "verdict")]
+    pub approve: bool,
+    /// It may not: the step fails
+    #[arg(long, group = "verdict")]
+    pub refuse: bool,
+    /// In words
+    #[arg(long, value_name = "TEXT")]
+    pub text: Option<String>,
+    /// Who answers; the user of this machine if absent
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+}
+
 /// Which run to repeat.
 #[derive(Clone, Debug, Args)]
 pub struct RerunArgs {
@@ -176,6 +207,23 @@ pub async fn run(api: &Api, format: Format, command: &RunsCommand) -> Result<Exi
             let value = api.post(&format!("/runs/{run}/cancel"), &body, HeaderMap::new()).await?;
             let status = field(&value, "/status");
             let text = if status == "killed" { format!("{run} killed\n") } else { format!("{run} is being killed (still {status})\n") };
+            output::bytes(output::document(format, &value).unwrap_or(text).as_bytes());
+            Ok(Exit::Done)
+        }
+        RunsCommand::Answer(AnswerArgs { run, step, approve, refuse: _, text, by }) => {
+            let by = by.clone().or_else(|| environment("USER")).unwrap_or_else(|| "cli".to_owned());
+            let mut body = json!({"approved": approve, "by": by});
+            if let Some(text) = text {
+                body["text"] = text.as_str().into();
+            }
+            let value = api.post(&format!("/runs/{run}/steps/{step}/answer"), &body, HeaderMap::new()).await?;
+            let text = format!("{run} is {}\n", field(&value, "/status"));
+            output::bytes(output::document(format, &value).unwrap_or(text).as_bytes());
+            Ok(Exit::Done)
+        }
+        RunsCommand::Resume(RunArg { run }) => {
+            let value = api.post(&format!("/runs/{run}/resume"), &json!({}), HeaderMap::new()).await?;
+            let text = format!("{run} is {}\n", field(&value, "/status"));
             output::bytes(output::document(format, &value).unwrap_or(text).as_bytes());
             Ok(Exit::Done)
         }

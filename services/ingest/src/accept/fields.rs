@@ -87,6 +87,17 @@ impl<'a> Fields<'a> {
         Some(text.to_owned())
     }
 
+    /// A text of `1..=max` characters that may have several lines, without other control characters.
+    pub(crate) fn paragraph(&mut self, field: &str, max: usize) -> Option<String> {
+        let text = self.text(field)?;
+        let one_line: String = text.chars().map(|c| if matches!(c, '\n' | '\t') { ' ' } else { c }).collect();
+        if let Err((code, detail)) = check_line(&one_line, 1, max) {
+            self.error(field, code, detail);
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
     /// A name.
     pub(crate) fn name(&mut self, field: &str) -> Option<Name> {
         let text = self.text(field)?;

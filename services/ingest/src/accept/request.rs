@@ -18,6 +18,10 @@ pub const MAX_KEY: usize = 255;
 const MAX_LABELS: usize = 64;
 const MAX_AFTER: usize = 100;
 const MAX_REASON: usize = 1000;
+/// Longest answer to a question, in characters; it becomes an output and a variable of the environment.
+const MAX_ANSWER: usize = 32_768;
+/// Longest name of who answers.
+const MAX_BY: usize = 255;
 
 const REQUEST: [&str; 15] = [
     "v",
@@ -142,6 +146,34 @@ pub fn cancel(value: &Value, needs_run: bool) -> Result<CancelRequest, Vec<Field
     let force = fields.flag("force").unwrap_or(false);
     let errors = fields.into_errors();
     if errors.is_empty() { Ok(CancelRequest { v: 1, run_id, reason, force }) } else { Err(errors) }
+}
+
+/// What a person says to the question of a step.
+#[derive(Debug)]
+pub struct StepAnswerRequest {
+    /// Whether the run may go on.
+    pub approved: bool,
+    /// In words.
+    pub text: Option<String>,
+    /// Who.
+    pub by: Option<String>,
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn answer(value: &Value) -> Result<StepAnswerRequest, Vec<FieldError>> {
+    let mut fields = Fields::open(value, "", &["v", "approved", "text", "by"])?;
+    version(&mut fields);
+    if !fields.has("approved") {
+        fields.error("approved", "required", "an answer says whether the run may go on");
+    }
+    let approved = fields.flag("approved").unwrap_or(false);
+    let text = fields.paragraph("text", MAX_ANSWER);
+    let by = fields.line("by", MAX_BY);
+    let errors = fields.into_errors();
+    if errors.is_empty() { Ok(StepAnswerRequest { approved, text, by }) } else { Err(errors) }
 }
 
 /// What a re-run may change.

@@ -137,8 +137,11 @@ fn paused(state: &RunState) -> Told {
         .filter(|step| step.status == StepStatus::Paused)
         .map(|step| {
             let reason = step.paused_reason.or(run.paused_reason).unwrap_or(PausedReason::Operator);
-            let text = format!("step {} {}", step.id, paused_text(run, reason, step.id.as_str()));
-            Blocker { step: Some(step.id.clone()), code: reason.as_str().to_owned(), text, until: step.resume_at, ..Blocker::default() }
+            let asked = step.question.as_ref().filter(|_| matches!(reason, PausedReason::Approval | PausedReason::Question));
+            let question = asked.map(|question| format!(" ({})", question.text)).unwrap_or_default();
+            let text = format!("step {} {}{question}", step.id, paused_text(run, reason, step.id.as_str()));
+            let until = step.resume_at.or_else(|| asked.and_then(|question| question.answer_by));
+            Blocker { step: Some(step.id.clone()), code: reason.as_str().to_owned(), text, until, ..Blocker::default() }
         })
         .collect();
     let reason = run.paused_reason.unwrap_or(PausedReason::Operator);

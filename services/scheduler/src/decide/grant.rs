@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hopyard_contract::duration::Span;
 use hopyard_contract::message::{Grant, WorkspaceOrder};
 use hopyard_contract::plan::{AgentSpec, LlmSpec, Work, WorkspaceMode, agent_turns};
-use hopyard_contract::run::RunState;
+use hopyard_contract::run::{RunState, StepState};
 use hopyard_contract::status::FailureCode;
 use hopyard_contract::{AttemptId, template};
 
@@ -19,6 +19,7 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
     let view = View { state, step: Some(spec) };
     let env: BTreeMap<String, String> =
         state.plan.env.iter().chain(&spec.env).map(|(key, value)| (key.clone(), template::render(value, &view))).collect();
+    let answer = row.answer.as_ref().and_then(|answer| answer.text.clone());
     let mode = state.plan.workspace.mode;
     let repo = run.repo.as_ref().filter(|_| mode != WorkspaceMode::None);
     let first_of_generation = !state
@@ -55,7 +56,8 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
         lease_ms: length.millis(),
         namespace: run.namespace.clone(),
         workflow: run.workflow.clone(),
-        work: rendered(&spec.work, &view, goes_on, budget::turns_left(state)),
+        work: rendered(&spec.work, row, &view, goes_on, budget::turns_left(state)),
+        answer,
         env,
         timeout_ms: spec.timeout.map(Span::millis),
         idle_timeout_ms: spec.idle_timeout.map(Span::millis),
@@ -67,10 +69,10 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
 }
 
 /// What to do, with values in the place of expressions; an agent gets no more turns than the run has left.
-fn rendered(work: &Work, view: &View<'_>, goes_on: bool, turns_left: Option<u64>) -> Work {
+fn rendered(work: &Work, row: &StepState, view: &View<'_>, goes_on: bool, turns_left: Option<u64>) -> Work {
     let render = |text: &String| template::render(text, view);
     match work {
-        Work::Shell(_) | Work::Deliver(_) => work.clone(),
+        Work::Shell(_) | Work::Deliver(_) | Work::Approval(_) => work.clone(),
         Work::Llm(llm) => Work::Llm(LlmSpec {
             model: render(&llm.model),
             prompt: render(&llm.prompt),
@@ -80,7 +82,7 @@ fn rendered(work: &Work, view: &View<'_>, goes_on: bool, turns_left: Option<u64>
         }),
         Work::Agent(agent) => Work::Agent(AgentSpec {
             cli: render(&agent.cli),
-            prompt: render(&agent.prompt),
+            prompt: answered(row, render(&agent.prompt)),
             // A template that gives nothing leaves the choice to the program.
             model: agent.model.as_ref().map(render).filter(|model| !model.trim().is_empty()),
             max_turns: fewest_turns(agent.max_turns.as_ref().map(render), turns_left),
@@ -92,12 +94,20 @@ fn rendered(work: &Work, view: &View<'_>, goes_on: bool, turns_left: Option<u64>
     }
 }
 
-/// Whether an attempt goes on with the conversation and the work that the one before left: its step says so, or a pause lies
-/// between them.
+/// Whether an attempt goes on with the work, and an agent with the conversation, that the one before left: its step says so, or a
+/// pause lies between them.
 fn goes_on(state: &RunState, step: &str, work: &Work) -> bool {
-    let Work::Agent(agent) = work else { return false };
     let last = state.attempts.iter().filter(|a| a.step.as_str() == step && a.status.is_final()).max_by_key(|a| a.n);
-    agent.resume || last.is_some_and(|a| a.failure_code == Some(FailureCode::UsageLimitExhausted))
+    let asked = last.is_some_and(|a| a.asked);
+    let limited = last.is_some_and(|a| a.failure_code == Some(FailureCode::UsageLimitExhausted));
+    asked || limited || matches!(work, Work::Agent(agent) if agent.resume)
+}
+
+/// What an agent is told: after an answer that one first, and the task again in case that its conversation is gone.
+fn answered(row: &StepState, prompt: String) -> String {
+    let answer = row.answer.as_ref().and_then(|answer| answer.text.as_deref());
+    let (Some(question), Some(answer)) = (&row.question, answer) else { return prompt };
+    format!("You asked:\n{}\n\nThe answer is:\n{answer}\n\nGo on with your task, which was:\n{prompt}", question.text)
 }
 
 /// What is no number is told by the executor, which ends the attempt with it.

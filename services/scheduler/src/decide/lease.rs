@@ -43,6 +43,7 @@ impl Change {
             step: lease.step.clone(),
             n,
             status: AttemptStatus::Leased,
+            asked: false,
             executor: lease.executor.clone(),
             host: lease.host.clone(),
             token: lease.token,

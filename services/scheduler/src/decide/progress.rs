@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use hopyard_contract::condition;
 use hopyard_contract::event::EventType;
+use hopyard_contract::plan::Work;
 use hopyard_contract::run::{Kill, RunError, WorkspaceStatus};
 use hopyard_contract::status::{FailureCode, PausedReason, PendingReason, RunStatus, StepStatus};
 use hopyard_contract::submit::AfterPolicy;
@@ -87,7 +88,9 @@ impl Change {
             Ok(expr) => expr.holds(&view) && (expr.has_call() || condition::Scope::call(&view, condition::Call::Completed)),
             Err(_) => false,
         };
-        if holds {
+        if holds && matches!(spec.work, Work::Approval(_)) {
+            self.ask_approval(index);
+        } else if holds {
             self.make_claimable(index, PendingReason::AwaitingExecutor, self.now);
         } else {
             let id = self.state.steps[index].id.clone();
@@ -125,7 +128,8 @@ impl Change {
         step.resume_at = until;
         step.queued_at = None;
         let id = step.id.clone();
-        let data = json!({"paused_reason": reason, "resume_at": until.map(hopyard_contract::time::format)});
+        let question = step.question.as_ref().filter(|_| matches!(reason, PausedReason::Approval | PausedReason::Question));
+        let data = json!({"paused_reason": reason, "resume_at": until.map(hopyard_contract::time::format), "question": question});
         self.event(EventType::StepPaused, Some(&id), None, data);
     }
 
@@ -208,7 +212,8 @@ impl Change {
         run.pending_reason = pending_reason;
         run.paused_reason = paused_reason;
         if before == RunStatus::Paused && status != RunStatus::Paused {
-            self.event(EventType::RunResumed, None, None, json!({}));
+            let data = json!({"by": self.resumed_by.take()});
+            self.event(EventType::RunResumed, None, None, data);
         }
         let run = &mut self.state.run;
         match (before, status) {

@@ -128,6 +128,7 @@ impl Change {
             Outcome::Completed => self.complete(index, step_index, finished),
             Outcome::Failed { code, message } => self.fail(index, step_index, *code, message),
             Outcome::Limited { until, message } => self.limit(index, step_index, *until - finished.finished_at, message),
+            Outcome::Asked { question } => self.ask_question(index, step_index, question),
             Outcome::Killed if self.state.run.kill.is_some() => self.kill_attempt(index, step_index),
             // Ended without anybody having asked for it: the executor's own doing, so that it counts against nothing.
             Outcome::Killed | Outcome::HandedBack => self.hand_back(index, step_index),
@@ -223,7 +224,7 @@ impl Change {
         }
     }
 
-    fn kill_attempt(&mut self, index: usize, step_index: usize) {
+    pub(super) fn kill_attempt(&mut self, index: usize, step_index: usize) {
         let kill = self.state.run.kill.as_ref();
         let reason = kill.map(|k| format!("killed by {}{}", k.by, k.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default()));
         let attempt = &mut self.state.attempts[index];

@@ -1,5 +1,6 @@
 //! Facts about the decision, and properties that hold after every input in any order.
 
+mod asking;
 mod budgets;
 mod ending;
 mod invariants;

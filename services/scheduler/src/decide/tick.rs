@@ -26,6 +26,7 @@ impl Change {
         }
         if self.state.run.kill.is_none() {
             self.end_waits();
+            self.end_questions();
         }
         self.progress();
     }

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use hopyard_contract::RunId;
 use hopyard_contract::message::{
-    KillReply, KillRun, LeaseState, PinReply, RenewAnswer, RenewReply, Report, Reports, SubmissionItem, WorkspaceRemoved,
+    AnswerReply, AnswerStep, KillReply, KillRun, LeaseState, PinReply, RenewAnswer, RenewReply, Report, Reports, ResumeReply, ResumeRun,
+    SubmissionItem, WorkspaceRemoved,
 };
 use hopyard_contract::run::Kill;
 use hopyard_store::Error as StoreError;
 
 use super::Round;
-use crate::decide::{Effect, Input, KillAsk, Reply};
+use crate::decide::{AnswerAsk, Effect, Input, KillAsk, Reply};
 use crate::request::{Answer, Request};
 
 /// A run that is not known is waited for this long.
@@ -28,6 +29,12 @@ pub(super) fn named_runs(request: &Request, ids: &mut BTreeSet<RunId>) {
             ids.insert(ask.attempt.run);
         }
         Request::Kill(ask) => {
+            ids.insert(ask.run);
+        }
+        Request::Answer(ask) => {
+            ids.insert(ask.run);
+        }
+        Request::Resume(ask) => {
             ids.insert(ask.run);
         }
         Request::Reports(body) => ids.extend(body.reports.iter().filter_map(run_of)),
@@ -69,6 +76,8 @@ impl Round<'_> {
                 _ => Answer::Pin(PinReply::Stale),
             },
             Request::Kill(ask) => Answer::Kill(self.on_kill(ask).await?),
+            Request::Answer(ask) => Answer::Answer(self.on_answer(ask).await?),
+            Request::Resume(ask) => Answer::Resume(self.on_resume(ask).await?),
             Request::Hello(ask) => Answer::Hello(self.on_hello(ask).await?),
             Request::Workspaces(ask) => Answer::Workspaces(self.on_workspaces(ask).await?),
             Request::Reports(body) => {
@@ -132,6 +141,31 @@ impl Round<'_> {
             }
             None => Ok(KillReply::Unknown),
         }
+    }
+
+    /// Takes the answer to the question of a step.
+    async fn on_answer(&mut self, ask: &AnswerStep) -> Result<AnswerReply, StoreError> {
+        let run = self.named(ask.run).await?;
+        if self.state(run).is_none_or(|state| state.run.namespace != ask.namespace) {
+            return Ok(AnswerReply::Unknown);
+        }
+        let AnswerStep { step, id, approved, text, by, .. } = ask.clone();
+        Ok(match self.decide(run, &Input::Answer(AnswerAsk { step, id, approved, text, by })) {
+            Some(Reply::Answered(reply)) => reply,
+            _ => AnswerReply::Unknown,
+        })
+    }
+
+    /// Lets a paused run go on.
+    async fn on_resume(&mut self, ask: &ResumeRun) -> Result<ResumeReply, StoreError> {
+        let run = self.named(ask.run).await?;
+        if self.state(run).is_none_or(|state| state.run.namespace != ask.namespace) {
+            return Ok(ResumeReply::Unknown);
+        }
+        Ok(match self.decide(run, &Input::Resume(ask.by.clone())) {
+            Some(Reply::Resumed(reply)) => reply,
+            _ => ResumeReply::Unknown,
+        })
     }
 
     /// The run that somebody means by an id, loaded if there is one.

@@ -100,13 +100,17 @@ fn step(state: &RunState, step: &StepState, found: &mut Findings) {
         wrong(format!("the step is {status} ({}) and its last attempt is {attempt}", word(step.pending_reason)));
     }
     let ended = last.map(|a| a.status).filter(|s| s.is_final());
+    // An attempt that has asked did well, and its step goes on; a step without a process ends by an answer, or for want of one.
+    let asked = last.is_some_and(|a| a.asked);
     let fits = match status {
+        StepStatus::Completed if last.is_none() => step.answer.as_ref().is_some_and(|answer| answer.approved),
         StepStatus::Completed => ended == Some(AttemptStatus::Completed),
         // Nothing was left to begin it with.
         StepStatus::Failed if step.failure_code == Some(FailureCode::BudgetExceeded) && ended.is_none() => live.is_none(),
+        StepStatus::Failed if asked || (last.is_none() && step.question.is_some()) => live.is_none(),
         StepStatus::Failed => matches!(ended, Some(AttemptStatus::Failed | AttemptStatus::Lost)),
         StepStatus::Skipped => last.is_none(),
-        StepStatus::Killed | StepStatus::Pending => ended != Some(AttemptStatus::Completed),
+        StepStatus::Killed | StepStatus::Pending => asked || ended != Some(AttemptStatus::Completed),
         StepStatus::Running | StepStatus::Paused => true,
     };
     if !fits {

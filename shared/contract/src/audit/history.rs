@@ -163,6 +163,9 @@ impl<'a> Replay<'a> {
             // Without a wait the step is claimable first.
             (Phase::Claimable, EventType::StepRetrying) if !killed && track.last_end == Some(AttemptStatus::Failed) => Phase::Claimable,
             (Phase::Waiting, EventType::StepSkipped) if !killed => Phase::Ended(StepStatus::Skipped),
+            // What a person says to an approval, or does not say in time.
+            (Phase::Paused, EventType::StepCompleted) if track.attempt == 0 => Phase::Ended(StepStatus::Completed),
+            (Phase::Paused, EventType::StepFailed) if !killed => Phase::Ended(StepStatus::Failed),
             (Phase::Between(AttemptStatus::Completed), EventType::StepCompleted) => Phase::Ended(StepStatus::Completed),
             (Phase::Between(AttemptStatus::Failed | AttemptStatus::Lost), EventType::StepFailed) => Phase::Ended(StepStatus::Failed),
             // Nothing was left to begin it with.

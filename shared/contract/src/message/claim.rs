@@ -52,6 +52,9 @@ pub struct Grant {
     pub work: Work,
     /// Environment, rendered.
     pub env: BTreeMap<String, String>,
+    /// What a person answered to the question that the attempt before ended with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
     /// Longest time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,

@@ -80,7 +80,7 @@ pub struct Drain {
     pub executor: Name,
 }
 
-/// `resume`, `answer` and `status` carry nothing yet but this.
+/// `status` carries nothing yet but this.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusQuery {}
 

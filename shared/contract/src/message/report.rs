@@ -133,6 +133,11 @@ pub enum Outcome {
         /// In words, whole.
         message: String,
     },
+    /// Well, and it has a question: the step goes on once a person has answered.
+    Asked {
+        /// The question.
+        question: String,
+    },
     /// By a kill order.
     Killed,
     /// Given back without counting against anything: the executor drains.

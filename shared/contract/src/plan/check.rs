@@ -59,6 +59,11 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
                     check_template(plan, Some(&ended), text, &format!("{at}/{field}"), &mut errors);
                 }
             }
+            Work::Approval(approval) => {
+                let at = format!("{at}/approval");
+                approval.check(&at, &mut errors);
+                check_template(plan, Some(&ended), &approval.prompt, &format!("{at}/prompt"), &mut errors);
+            }
             Work::Agent(agent) => {
                 let at = format!("{at}/agent");
                 agent.check(&at, &mut errors);

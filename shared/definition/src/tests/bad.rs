@@ -92,7 +92,10 @@ fn steps() {
         (step("llm: {model: m, prompt: x, output: {type: thing}}"), &["schema /steps/0/llm/output/type 5:47"]),
         (step("llm: {model: m, prompt: x, output: {$ref: 'http://x'}}"), &["schema /steps/0/llm/output/$ref 5:41"]),
         (step("llm: {model: m, prompt: '${{ steps.b.outputs.x }}'}"), &["unknown_step /steps/0/llm/prompt 5:29"]),
-        (step("approval: {}"), &["unsupported_step /steps/0/approval 5:5"]),
+        (step("approval: {}"), &["missing_field /steps/0/approval/prompt 5:15"]),
+        (step("approval: {prompt: ' '}"), &["length /steps/0/approval/prompt 5:24"]),
+        (step("approval: {prompt: go?}\nenv: {A: b}\npool: p"), &["approval_field /steps/0/env 6:5", "approval_field /steps/0/pool 7:5"]),
+        (step("workflow: {}"), &["unsupported_step /steps/0/workflow 5:5"]),
         (step("workflow: w"), &["unsupported_step /steps/0/workflow 5:5"]),
         (step("shell: [a, b]"), &["type /steps/0/shell 5:12"]),
         (step("shell: '  '"), &["length /steps/0/shell 5:12"]),
@@ -216,8 +219,8 @@ fn problems_are_sentences_with_file_and_suggestion() {
         "fix.yaml:3:19: /workspace/mode: `persistant` is none of temporary, persistent, none; did you mean `persistent`? (unknown_value)"
     );
     assert_eq!(
-        text(&step("approval: {}")),
-        "fix.yaml:5:5: /steps/0/approval: `approval` steps are not carried out by this version; it runs `shell`, `agent` and `llm` steps (unsupported_step)"
+        text(&step("workflow: {}")),
+        "fix.yaml:5:5: /steps/0/workflow: `workflow` steps are not carried out by this version; it runs `shell`, `agent`, `llm` and `approval` steps (unsupported_step)"
     );
     assert_eq!(
         text(&step("")),

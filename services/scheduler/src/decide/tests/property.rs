@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::world::*;
-use crate::decide::{Input, KillAsk, Tick};
+use crate::decide::{AnswerAsk, Input, KillAsk, Tick};
 
 /// One thing that may happen; indices are taken modulo what there is.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ enum Act {
     Renew { held: Index, cost: Option<u64> },
     Pin { held: Index },
     Kill { force: bool },
+    Answer { step: Index, approved: bool, text: bool, id: u128 },
+    Resume,
     Wait { millis: i64 },
     Tick { may_expire: bool, unbind: bool, parent: Option<RunStatus> },
     Saved { held: Index },
@@ -35,6 +37,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         4 => Just(Outcome::Completed),
         4 => select(codes).prop_map(failed),
         2 => (0..100_000i64).prop_map(|seconds| limited(at(seconds))),
+        1 => Just(Outcome::Asked { question: "which?".to_owned() }),
         1 => Just(Outcome::Killed),
         1 => Just(Outcome::HandedBack),
         1 => Just(Outcome::Lost),
@@ -53,6 +56,9 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (index(), prop::option::weighted(0.9, 0..50u64)).prop_map(|(held, cost)| Act::Renew { held, cost }),
         1 => index().prop_map(|held| Act::Pin { held }),
         1 => any::<bool>().prop_map(|force| Act::Kill { force }),
+        4 => (index(), prop::bool::weighted(0.8), prop::bool::weighted(0.8), 0..50u128)
+            .prop_map(|(step, approved, text, id)| Act::Answer { step, approved, text, id }),
+        1 => Just(Act::Resume),
         // Also backwards: a clock that is set must not break anything.
         5 => prop_oneof![5 => 0..30_000i64, 1 => 30_000..600_000i64, 1 => -3000..0i64].prop_map(|millis| Act::Wait { millis }),
         5 => tick.prop_map(|(may_expire, unbind, parent)| Act::Tick { may_expire, unbind, parent }),
@@ -77,6 +83,10 @@ fn plan() -> impl Strategy<Value = Value> {
             .map(|(i, (needs, condition, retry))| {
                 let needs: Vec<String> = (0..i).filter(|n| needs & (1 << n) != 0).map(|n| format!("s{n}")).collect();
                 let mut step = json!({"id": format!("s{i}"), "needs": needs});
+                if i == 3 {
+                    step["approval"] = json!({"prompt": "go on?"});
+                    step["timeout"] = json!("1m");
+                }
                 if let Some(text) = condition {
                     step["if"] = json!(text);
                 }
@@ -157,6 +167,15 @@ fn carry_out(world: &mut World, helds: &mut Vec<Held>, act: &Act) {
         Act::Kill { force } => {
             world.decide(&Input::Kill(KillAsk { by: "ada".to_owned(), reason: None, force: *force }));
         }
+        Act::Answer { step, approved, text, id } => {
+            let step = world.state.steps[step.index(world.state.steps.len())].id.clone();
+            let text = text.then(|| "so".to_owned());
+            let ask = AnswerAsk { step, id: Uuid::from_u128(*id), approved: *approved, text, by: "ada".to_owned() };
+            world.decide(&Input::Answer(ask));
+        }
+        Act::Resume => {
+            world.decide(&Input::Resume("ada".to_owned()));
+        }
         Act::Wait { millis } => {
             world.later(TimeDelta::milliseconds(*millis));
         }
@@ -202,6 +221,12 @@ fn bring_to_its_end(world: &mut World, helds: &[Held], vanish: bool) {
             let executor = step.bound_to.unwrap_or(name("e3"));
             let held = world.try_lease(step.id.as_str(), executor.as_str()).expect("a claimable step is granted");
             world.started(&held).finish(&held, Outcome::Completed);
+        } else if let Some(step) =
+            world.state.steps.iter().find(|s| s.paused_reason.is_some() && s.question.is_some() && s.resume_at.is_none())
+        {
+            let ask =
+                AnswerAsk { step: step.id.clone(), id: Uuid::new_v4(), approved: true, text: Some("so".to_owned()), by: "ada".to_owned() };
+            world.decide(&Input::Answer(ask));
         } else {
             let timer = world.state.timer;
             world.now = timer.unwrap_or_else(|| panic!("the run hangs: {:#?}", world.state));

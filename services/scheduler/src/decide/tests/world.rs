@@ -139,7 +139,7 @@ impl World {
         plan["v"] = json!(1);
         plan["name"] = json!("w");
         for step in plan["steps"].as_array_mut().expect("steps") {
-            if step.get("agent").is_none() {
+            if step.get("agent").is_none() && step.get("approval").is_none() {
                 step["shell"] = json!("true");
             }
         }
