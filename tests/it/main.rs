@@ -35,6 +35,7 @@ mod llm;
 mod logs;
 mod operating;
 mod overload;
+mod prompts;
 mod races;
 #[cfg(feature = "agents")]
 mod real_agents;

@@ -26,7 +26,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("store", &["contract"]),
     ("ingest", &["contract", "definition", "runtime", "store", "blobs"]),
     ("scheduler", &["contract", "runtime", "store"]),
-    ("executor", &["contract", "runtime", "blobs", "worktree"]),
+    ("executor", &["contract", "definition", "runtime", "blobs", "worktree"]),
     ("metrics", &["contract", "runtime", "store"]),
     ("janitor", &["contract", "runtime", "blobs", "worktree"]),
     ("sim", &["contract", "store", "scheduler"]),

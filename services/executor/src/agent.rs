@@ -45,6 +45,7 @@ use crate::live::Attempt;
 use crate::metered::Metered;
 use crate::prices::Prices;
 use crate::process::{ExitFacts, ExitKind, SPOOL_FILE, SpoolReader, StepProcess, outputs};
+use crate::prompts;
 
 /// Time that a program has to end by itself after it said that it is done: some never do.
 const AFTER_THE_END: Duration = Duration::from_secs(10);
@@ -103,9 +104,9 @@ pub(crate) async fn ready(
     workspace: &Path,
     spec: &AgentSpec,
 ) -> anyhow::Result<(Command, Agent)> {
+    let mut spec = prompts::of_agent(spec.clone(), workspace)?;
     let max_turns = spec.max_turns.as_deref().map(agent_turns).transpose().map_err(|error| anyhow!(error))?;
     let cli = agent_cli(&spec.cli)?;
-    let mut spec = spec.clone();
     let chosen = match spec.gateway {
         Some(GatewayUse::Off) => None,
         wanted => {

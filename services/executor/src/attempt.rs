@@ -19,6 +19,7 @@ use hopyard_runtime::clock::BootInstant;
 use crate::asker::Asker;
 use crate::live::Attempt;
 use crate::process::{ExitFacts, ExitKind, Lease, Limits, ProcessSpec, StepProcess, StepSpec, environment, outputs};
+use crate::prompts::PromptError;
 use crate::workspaces::{self, Author, Kept, OpenError, Ready};
 use crate::{Executor, agent, instruments, llm, logs};
 
@@ -108,7 +109,7 @@ impl Executor {
                 self.run(grant, live, dir, &ready, ready_to_go.map(|(command, agent)| (command, Some(Asker::Agent(Box::new(agent)))))).await
             }
             Work::Llm(spec) => {
-                let ready_to_go = llm::ready(self, grant, live, dir, spec).await;
+                let ready_to_go = llm::ready(self, grant, live, dir, &ready.path, spec).await;
                 self.run(grant, live, dir, &ready, ready_to_go.map(|(command, llm)| (command, Some(Asker::Llm(Box::new(llm)))))).await
             }
             Work::Approval(_) => ended(grant, failed(FailureCode::EngineError, "an approval is no executor's work".to_owned())),
@@ -144,7 +145,10 @@ impl Executor {
         let spawned = command.and_then(|(command, asker)| Ok((self.spawn(grant, live, dir, ready, command)?, asker.map(Arc::new))));
         let (process, asker) = match spawned {
             Ok(spawned) => spawned,
-            Err(error) => return self.close(grant, dir, ready, None, failed(FailureCode::SetupError, format!("{error:#}"))).await,
+            Err(error) => {
+                let code = if error.is::<PromptError>() { FailureCode::PlanError } else { FailureCode::SetupError };
+                return self.close(grant, dir, ready, None, failed(code, format!("{error:#}"))).await;
+            }
         };
         hopyard_runtime::failpoint!("executor.spawned");
         live.attach(process.clone());

@@ -20,6 +20,7 @@ mod logs;
 mod metered;
 mod prices;
 pub mod process;
+mod prompts;
 mod providers;
 mod recover;
 mod reporter;

@@ -24,6 +24,7 @@ use crate::attempt::{Command, failed, write_private};
 use crate::live::Attempt;
 use crate::metered::Metered;
 use crate::process::{ExitFacts, ExitKind, StepProcess};
+use crate::prompts;
 use crate::wire::Wire;
 
 pub use step::llm_main;
@@ -97,8 +98,10 @@ pub(crate) async fn ready(
     grant: &Grant,
     live: &Arc<Attempt>,
     dir: &Path,
+    workspace: &Path,
     spec: &LlmSpec,
 ) -> anyhow::Result<(Command, Llm)> {
+    let spec = prompts::of_llm(spec.clone(), workspace)?;
     let (provider, model) = executor.providers.of_model(&spec.model)?;
     let (wire, model) = (provider.wire, model.to_owned());
     let (metered, entry) = Metered::open(executor, live, dir, provider).await?;
@@ -117,7 +120,7 @@ pub(crate) async fn ready(
     write_private(&input, &serde_json::to_vec(&order)?, 0o600).await?;
     let argv = vec![executor.settings.program.display().to_string(), COMMAND.to_owned()];
     let command = Command { argv, env: grant.env.clone(), home: None, input: Some(input), idle_timeout_ms: None };
-    Ok((command, Llm { spec: spec.clone(), dir: dir.to_owned(), metered }))
+    Ok((command, Llm { spec, dir: dir.to_owned(), metered }))
 }
 
 impl Llm {

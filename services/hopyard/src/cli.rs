@@ -24,9 +24,10 @@ use crate::fake_agent::{self, FakeAgentArgs};
 use crate::fake_provider::{self, FakeProviderArgs};
 use crate::operate::providers::{self, ProvidersCommand};
 use crate::operate::{MigrateArgs, TopologyCommand, doctor};
+use crate::prompts::PromptsCommand;
 use crate::prune::JanitorArgs;
 use crate::service::{Service, ServiceFlags};
-use crate::{demo, dev, operate, prune, service};
+use crate::{demo, dev, operate, prompts, prune, service};
 
 /// Runs workflows of shell steps in git workspaces, on NATS
 #[derive(Debug, Parser)]
@@ -97,6 +98,9 @@ pub enum Command {
     /// Brings the store's schema to this version
     #[command(after_help = "Example:\n  hopyard migrate --check")]
     Migrate(MigrateArgs),
+    /// Reads, renders and tests prompt files
+    #[command(subcommand, after_help = "Example:\n  hopyard prompts render prompts/fix.prompt.md -i task='off by one'")]
+    Prompts(PromptsCommand),
     /// Lists providers of models, and asks them
     #[command(subcommand, after_help = "Example:\n  hopyard providers list")]
     Providers(ProvidersCommand),
@@ -232,6 +236,7 @@ async fn client(cli: Cli) -> Result<Exit> {
         Command::Audit(args) => audit::run(format, &args).await,
         Command::Topology(command) => operate::run_topology(&config, format, &command).await,
         Command::Migrate(args) => operate::migrate(&config, args).await,
+        Command::Prompts(command) => prompts::run(format, &command),
         Command::Providers(command) => providers::run(&config, format, &command).await,
         Command::Doctor => Ok(doctor::run(&config, &api()?, format).await),
         Command::Bench(command) => {

@@ -12,6 +12,7 @@ pub mod exit;
 pub mod fake_agent;
 pub mod fake_provider;
 pub mod operate;
+pub mod prompts;
 pub mod prune;
 pub mod servers;
 pub mod service;

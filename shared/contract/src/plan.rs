@@ -13,10 +13,12 @@ mod agent;
 mod approval;
 pub mod check;
 mod llm;
+mod prompt_file;
 
 pub use agent::{AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
 pub use approval::ApprovalSpec;
 pub use llm::{LlmSpec, MAX_ANSWER_TOKENS};
+pub use prompt_file::PromptFile;
 
 /// Version of the plan's shape that this build writes; older ones are upcast when they are read.
 pub const PLAN_VERSION: u32 = 1;

@@ -3,28 +3,39 @@
 use hopyard_contract::plan::{AgentSpec, GatewayUse, Permissions};
 
 use crate::document::Node;
+use crate::prompt_file;
 use crate::reader::Reader;
 
-pub(crate) const FIELDS: [&str; 8] = ["cli", "prompt", "model", "max_turns", "permissions", "resume", "gateway", "script"];
+pub(crate) const FIELDS: [&str; 10] =
+    ["cli", "prompt", "prompt_file", "with", "model", "max_turns", "permissions", "resume", "gateway", "script"];
 
 /// Reads an agent; `None` without a program or a prompt, which no other field can stand in for.
 pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<AgentSpec> {
     let fields = reader.fields(node, pointer, &FIELDS)?;
-    for name in ["cli", "prompt"] {
-        if fields.get(name).is_none() {
-            reader.missing(&fields, pointer, name);
-        }
+    if fields.get("cli").is_none() {
+        reader.missing(&fields, pointer, "cli");
     }
     let at = |name: &str| format!("{pointer}/{name}");
     let permitted: Vec<&str> = Permissions::ALL.iter().map(|word| word.as_str()).collect();
     let uses: Vec<&str> = GatewayUse::ALL.iter().map(|word| word.as_str()).collect();
     let cli = fields.get("cli").and_then(|node| reader.text(node, &at("cli")).map(str::to_owned));
-    let prompt = fields.get("prompt").and_then(|node| reader.text(node, &at("prompt")).map(str::to_owned));
+    let prompt = prompt_file::read(reader, &fields, pointer);
     let model = fields.get("model").and_then(|node| reader.text(node, &at("model")).map(str::to_owned));
     let max_turns = fields.get("max_turns").and_then(|node| reader.scalar(node, &at("max_turns")));
     let permissions = fields.get("permissions").and_then(|node| reader.word::<Permissions>(node, &at("permissions"), &permitted));
     let resume = fields.get("resume").and_then(|node| reader.boolean(node, &at("resume"))).unwrap_or(false);
     let gateway = fields.get("gateway").and_then(|node| reader.word::<GatewayUse>(node, &at("gateway"), &uses));
     let script = fields.get("script").and_then(|node| reader.text(node, &at("script")).map(str::to_owned));
-    Some(AgentSpec { cli: cli?, prompt: prompt?, model, max_turns, permissions: permissions.unwrap_or_default(), resume, gateway, script })
+    let (prompt, prompt_file) = prompt?;
+    Some(AgentSpec {
+        cli: cli?,
+        prompt,
+        prompt_file,
+        model,
+        max_turns,
+        permissions: permissions.unwrap_or_default(),
+        resume,
+        gateway,
+        script,
+    })
 }

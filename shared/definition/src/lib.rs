@@ -1,7 +1,8 @@
-//! Workflow definitions: YAML 1.2 or JSON text becomes a plan, or the list of everything that is wrong with it.
+//! Workflow definitions and prompt files. A definition, YAML 1.2 or JSON text, becomes a plan, or the list of everything that is wrong with it.
 //!
 //! Each problem has a stable code, a JSON pointer into the definition and, when it came as text, file, line and column.
-//! Only the door and the command line link this crate; everything behind them works on plans.
+//! The door and the command line link this crate for definitions; everything behind them works on plans. Prompt files are read
+//! where they lie: by the command line, and by executors in the workspace of a run.
 //!
 //! This crate *never* reads a file, a clock, a socket or the environment, never loads a schema from elsewhere, never
 //! expands an anchor and never turns money or a large integer into a float.
@@ -13,6 +14,8 @@ mod document;
 mod inputs;
 mod llm;
 mod presets;
+mod prompt;
+mod prompt_file;
 mod published;
 mod reader;
 mod retry;
@@ -26,4 +29,5 @@ mod tests;
 pub use definition::{Definition, MAX_PROBLEMS, MAX_SOURCE, from_json, parse};
 pub use inputs::bind_inputs;
 pub use presets::preset;
+pub use prompt::{Loader, MAX_PROMPT, Prompt, PromptTest, parse_prompt};
 pub use published::schema;

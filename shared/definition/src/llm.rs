@@ -4,23 +4,26 @@ use hopyard_contract::plan::{LlmSpec, MAX_ANSWER_TOKENS};
 
 use crate::document::Node;
 use crate::inputs;
+use crate::prompt_file;
 use crate::reader::Reader;
 
-pub(crate) const FIELDS: [&str; 5] = ["model", "prompt", "system", "output", "max_tokens"];
+pub(crate) const FIELDS: [&str; 7] = ["model", "prompt", "prompt_file", "with", "system", "output", "max_tokens"];
 
 /// Reads a question; `None` without a model or a prompt.
 pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<LlmSpec> {
     let fields = reader.fields(node, pointer, &FIELDS)?;
-    for name in ["model", "prompt"] {
-        if fields.get(name).is_none() {
-            reader.missing(&fields, pointer, name);
-        }
+    // A prompt file may name the model.
+    if fields.get("model").is_none() && fields.get("prompt_file").is_none() {
+        reader.missing(&fields, pointer, "model");
     }
+    let prompt = prompt_file::read(reader, &fields, pointer);
     let at = |name: &str| format!("{pointer}/{name}");
     let mut text = |name: &str| fields.get(name).and_then(|node| reader.text(node, &at(name)).map(str::to_owned));
-    let (model, prompt, system) = (text("model"), text("prompt"), text("system"));
+    let (model, system) = (text("model"), text("system"));
     let output = fields.get("output").and_then(|node| inputs::read_one(reader, node, &at("output")));
     let max_tokens = fields.get("max_tokens").and_then(|node| reader.integer(node, &at("max_tokens"), 1, u64::from(MAX_ANSWER_TOKENS)));
     let max_tokens = max_tokens.and_then(|tokens| u32::try_from(tokens).ok()).unwrap_or_else(LlmSpec::default_max_tokens);
-    Some(LlmSpec { model: model?, prompt: prompt?, system, output, max_tokens })
+    let (prompt, prompt_file) = prompt?;
+    let model = if fields.get("model").is_none() && prompt_file.is_some() { Some(String::new()) } else { model };
+    Some(LlmSpec { model: model?, prompt, prompt_file, system, output, max_tokens })
 }

@@ -117,12 +117,17 @@ struct ApprovalStep {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct LlmStep {
-    /// `PROVIDER/MODEL`, or the name of a model alone for an executor with one provider; a template.
+    /// `PROVIDER/MODEL`, or the name of a model alone for an executor with one provider; a template. That of the prompt file if absent.
     #[schemars(length(min = 1))]
-    model: String,
+    model: Option<String>,
     /// What is asked; a template.
     #[schemars(length(min = 1))]
-    prompt: String,
+    prompt: Option<String>,
+    /// A prompt file of the repository, instead of `prompt`.
+    #[schemars(length(min = 1, max = 1024))]
+    prompt_file: Option<String>,
+    /// Values of its inputs; templates.
+    with: Option<BTreeMap<String, Scalar>>,
     /// What the model is told about its part; a template.
     #[schemars(length(min = 1))]
     system: Option<String>,
@@ -141,7 +146,12 @@ struct AgentStep {
     cli: Program,
     /// What it shall do; a template.
     #[schemars(length(min = 1))]
-    prompt: String,
+    prompt: Option<String>,
+    /// A prompt file of the repository, instead of `prompt`.
+    #[schemars(length(min = 1, max = 1024))]
+    prompt_file: Option<String>,
+    /// Values of its inputs; templates.
+    with: Option<BTreeMap<String, Scalar>>,
     /// Model, by the name that its provider knows; a template. The program's own choice if absent.
     #[schemars(length(min = 1))]
     model: Option<String>,

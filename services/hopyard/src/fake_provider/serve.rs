@@ -87,7 +87,7 @@ async fn on_call(State(provider): State<Arc<Provider>>, method: Method, uri: Uri
     }
     let used = reply.usage;
     provider.write_down(&json!({
-        "path": uri.path(), "model": model, "place": place, "status": 200, "streamed": streamed, "breaks_off": goes_wrong,
+        "path": uri.path(), "model": model, "place": place, "status": 200, "asked": wire.asked(&request), "streamed": streamed, "breaks_off": goes_wrong,
         "input": used.input, "output": used.output, "cache_read": used.cache_read, "cache_write": used.cache_write,
     }));
     if !streamed {

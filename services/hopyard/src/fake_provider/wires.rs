@@ -44,6 +44,20 @@ impl Wire {
         items.chunk_by(|a, b| by_model(a) == by_model(b)).filter(|group| group.first().is_some_and(by_model)).count()
     }
 
+    /// What the conversation began with, in words.
+    pub(super) fn asked(self, request: &Value) -> Option<String> {
+        let (field, content) = match self {
+            Self::Anthropic | Self::Chat => ("messages", "content"),
+            Self::Responses => ("input", "content"),
+            Self::Gemini => ("contents", "parts"),
+        };
+        let first = request[field].as_array()?.iter().find(|item| item["role"] == "user")?;
+        match &first[content] {
+            Value::String(text) => Some(text.clone()),
+            parts => Some(parts.as_array()?.iter().filter_map(|part| part["text"].as_str()).collect()),
+        }
+    }
+
     /// The model that is asked.
     pub(super) fn model(self, request: &Value, path: &str) -> String {
         match self {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hopyard_contract::duration::Span;
 use hopyard_contract::message::{Grant, WorkspaceOrder};
-use hopyard_contract::plan::{AgentSpec, LlmSpec, Work, WorkspaceMode, agent_turns};
+use hopyard_contract::plan::{AgentSpec, LlmSpec, PromptFile, Work, WorkspaceMode, agent_turns};
 use hopyard_contract::run::{RunState, StepState};
 use hopyard_contract::status::FailureCode;
 use hopyard_contract::{AttemptId, template};
@@ -76,6 +76,7 @@ fn rendered(work: &Work, row: &StepState, view: &View<'_>, goes_on: bool, turns_
         Work::Llm(llm) => Work::Llm(LlmSpec {
             model: render(&llm.model),
             prompt: render(&llm.prompt),
+            prompt_file: prompt_file(view, llm.prompt_file.as_ref()),
             system: llm.system.as_ref().map(render),
             output: llm.output.clone(),
             max_tokens: llm.max_tokens,
@@ -83,6 +84,7 @@ fn rendered(work: &Work, row: &StepState, view: &View<'_>, goes_on: bool, turns_
         Work::Agent(agent) => Work::Agent(AgentSpec {
             cli: render(&agent.cli),
             prompt: answered(row, render(&agent.prompt)),
+            prompt_file: prompt_file(view, agent.prompt_file.as_ref()),
             // A template that gives nothing leaves the choice to the program.
             model: agent.model.as_ref().map(render).filter(|model| !model.trim().is_empty()),
             max_turns: fewest_turns(agent.max_turns.as_ref().map(render), turns_left),
@@ -92,6 +94,17 @@ fn rendered(work: &Work, row: &StepState, view: &View<'_>, goes_on: bool, turns_
             script: agent.script.as_ref().map(render),
         }),
     }
+}
+
+/// A prompt file with the values that it gets: those of its step, and the inputs of the run.
+fn prompt_file(view: &View<'_>, file: Option<&PromptFile>) -> Option<PromptFile> {
+    let file = file?;
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Some(PromptFile {
+        path: file.path.clone(),
+        with: file.with.iter().map(|(name, value)| (name.clone(), template::render(value, view))).collect(),
+        inputs: view.state.run.inputs.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+    })
 }
 
 /// Whether an attempt goes on with the work, and an agent with the conversation, that the one before left: its step says so, or a

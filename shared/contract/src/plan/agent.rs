@@ -5,6 +5,7 @@ use std::str::FromStr as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::prompt_file::{self, PromptFile};
 use crate::problem::FieldError;
 use crate::status::{UnknownWord, words};
 
@@ -56,8 +57,12 @@ words! {
 pub struct AgentSpec {
     /// The program: one of [`AgentCli`], or a template that gives one.
     pub cli: String,
-    /// What it shall do; a template.
+    /// What it shall do; a template. Empty where `prompt_file` says it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prompt: String,
+    /// A file of the workspace that says what it shall do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_file: Option<PromptFile>,
     /// Model, by the name that its provider knows; a template. The program's own choice if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -81,16 +86,19 @@ pub struct AgentSpec {
 
 impl AgentSpec {
     /// Every template of it, with the field it stands in.
-    pub fn templates(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub fn templates(&self) -> impl Iterator<Item = (String, &str)> {
         let optional = [("model", &self.model), ("max_turns", &self.max_turns), ("script", &self.script)];
         [("cli", self.cli.as_str()), ("prompt", self.prompt.as_str())]
             .into_iter()
             .chain(optional.into_iter().filter_map(|(field, text)| Some((field, text.as_deref()?))))
+            .map(|(field, text)| (field.to_owned(), text))
+            .chain(self.prompt_file.iter().flat_map(PromptFile::templates))
     }
 
     /// What is wrong beyond its templates, by pointers below `at`.
     pub(super) fn check(&self, at: &str, errors: &mut Vec<FieldError>) {
-        for (field, text) in self.templates() {
+        prompt_file::check(&self.prompt, self.prompt_file.as_ref(), at, errors);
+        for (field, text) in self.templates().filter(|(field, _)| field != "prompt" && !field.starts_with("with/")) {
             if text.trim().is_empty() || text.contains('\0') {
                 errors.push(FieldError::new("length", format!("{at}/{field}"), format!("`{field}` has text and no NUL characters")));
             }

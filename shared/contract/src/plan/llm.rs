@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::prompt_file::{self, PromptFile};
 use crate::problem::FieldError;
 
 /// Most tokens of an answer that a step may ask for.
@@ -11,10 +12,16 @@ pub const MAX_ANSWER_TOKENS: u32 = 1_000_000;
 /// One question to a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LlmSpec {
-    /// `PROVIDER/MODEL`, or the name of a model alone for an executor with one provider; a template.
+    /// `PROVIDER/MODEL`, or the name of a model alone for an executor with one provider; a template. Empty where that of
+    /// `prompt_file` counts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub model: String,
-    /// What is asked; a template.
+    /// What is asked; a template. Empty where `prompt_file` says it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prompt: String,
+    /// A file of the workspace that says what is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_file: Option<PromptFile>,
     /// What the model is told about its part; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
@@ -34,14 +41,18 @@ impl LlmSpec {
     }
 
     /// Every template of it, with the field it stands in.
-    pub fn templates(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub fn templates(&self) -> impl Iterator<Item = (String, &str)> {
         let system = self.system.as_deref().map(|text| ("system", text));
-        [("model", self.model.as_str()), ("prompt", self.prompt.as_str())].into_iter().chain(system)
+        let own = [("model", self.model.as_str()), ("prompt", self.prompt.as_str())].into_iter().chain(system);
+        own.map(|(field, text)| (field.to_owned(), text)).chain(self.prompt_file.iter().flat_map(PromptFile::templates))
     }
 
     /// What is wrong beyond its templates, by pointers below `at`.
     pub(super) fn check(&self, at: &str, errors: &mut Vec<FieldError>) {
-        for (field, text) in self.templates() {
+        prompt_file::check(&self.prompt, self.prompt_file.as_ref(), at, errors);
+        let model_of_file = self.prompt_file.is_some() && self.model.is_empty();
+        let checked = |field: &str| field == "system" || (field == "model" && !model_of_file);
+        for (field, text) in self.templates().filter(|(field, _)| checked(field)) {
             if text.trim().is_empty() || text.contains('\0') {
                 errors.push(FieldError::new("length", format!("{at}/{field}"), format!("`{field}` has text and no NUL characters")));
             }
