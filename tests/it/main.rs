@@ -27,6 +27,7 @@ mod crashes;
 mod crowd;
 mod doors;
 mod draining;
+mod evidence;
 mod examples;
 mod freezing;
 mod golden;

@@ -19,6 +19,7 @@ use crate::client::workflows::WorkflowsCommand;
 use crate::client::{Api, bench, fleet, runs, submit, workflows};
 use crate::demo::DemoArgs;
 use crate::dev::DevArgs;
+use crate::evidence::{self, EvidenceCommand};
 use crate::exit::{Exit, Failure};
 use crate::fake_agent::{self, FakeAgentArgs};
 use crate::fake_provider::{self, FakeProviderArgs};
@@ -92,6 +93,9 @@ pub enum Command {
         after_help = "Examples:\n  hopyard audit --since 1h\n  hopyard audit --data-dir /var/lib/hopyard --deep --json\n\nExit codes: 0 nothing found, 1 something is wrong, 2 usage, 5 the store or the bus does not answer."
     )]
     Audit(AuditArgs),
+    /// Checks archives of runs without a server, and makes keys to sign them
+    #[command(subcommand, after_help = "Example:\n  hopyard evidence verify run.evidence")]
+    Evidence(EvidenceCommand),
     /// Prints, makes and compares streams and consumers of the bus
     #[command(subcommand, after_help = "Example:\n  hopyard topology diff")]
     Topology(TopologyCommand),
@@ -236,6 +240,7 @@ async fn client(cli: Cli) -> Result<Exit> {
         Command::Audit(args) => audit::run(format, &args).await,
         Command::Topology(command) => operate::run_topology(&config, format, &command).await,
         Command::Migrate(args) => operate::migrate(&config, args).await,
+        Command::Evidence(command) => evidence::run(format, &command),
         Command::Prompts(command) => prompts::run(format, &command),
         Command::Providers(command) => providers::run(&config, format, &command).await,
         Command::Doctor => Ok(doctor::run(&config, &api()?, format).await),

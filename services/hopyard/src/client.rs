@@ -89,7 +89,7 @@ impl Api {
     /// # Errors
     /// [`Failure::Unreachable`] or [`Failure::Refused`].
     pub async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value> {
-        let response = self.send(self.request(Method::GET, self.url(path, query))).await?;
+        let response = self.send(self.request(Method::GET, self.url(path, query)).header(ACCEPT, "application/json")).await?;
         self.json(response).await
     }
 

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod client;
 pub mod demo;
 pub mod dev;
+pub mod evidence;
 pub mod exit;
 pub mod fake_agent;
 pub mod fake_provider;

@@ -77,6 +77,15 @@ fn of_runs(followers: &Followers) -> Vec<Route> {
                 .json(200, "run", "The run as it is."),
         ),
         route(
+            "/api/v1/runs/{id}/plan",
+            get(runs::on_plan),
+            OperationDoc::new("getPlan", "What the run is pinned to: the text of its definition, and the plan that it evaluates to.").json(
+                200,
+                "",
+                "`definition_hash`, `plan_hash`, `definition` where its text is kept, `plan`.",
+            ),
+        ),
+        route(
             "/api/v1/runs/{id}/explain",
             get(explain::facts::on_explain),
             OperationDoc::new("explainRun", "Why a run is where it is, and what helps.").json(

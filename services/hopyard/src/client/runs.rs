@@ -13,6 +13,7 @@ use super::follow::{Item, Line, Narrator, Want, follow, log};
 use super::output::{self, Column, Format, field};
 use super::submit::{self, Then};
 use super::{Api, checkout, inputs};
+use crate::evidence::{EvidenceArgs, collect};
 use crate::exit::{Exit, Failure};
 
 /// What to do with runs.
@@ -41,6 +42,11 @@ pub enum RunsCommand {
     /// Lets a run go on that is paused for a limit
     #[command(after_help = "Example:\n  hopyard runs resume 01914f4e-3c3f-7000-8000-000000000001")]
     Resume(RunArg),
+    /// Writes everything that is known of a run that has ended into one archive
+    #[command(
+        after_help = "Examples:\n  hopyard runs evidence 01914f4e-3c3f-7000-8000-000000000001\n  hopyard runs evidence 01914f4e-3c3f-7000-8000-000000000001 -f fix.evidence --key evidence.key"
+    )]
+    Evidence(EvidenceArgs),
     /// Runs the same again, as a new run
     #[command(after_help = "Example:\n  hopyard runs rerun 01914f4e-3c3f-7000-8000-000000000001 --follow")]
     Rerun(RerunArgs),
@@ -227,6 +233,7 @@ pub async fn run(api: &Api, format: Format, command: &RunsCommand) -> Result<Exi
             output::bytes(output::document(format, &value).unwrap_or(text).as_bytes());
             Ok(Exit::Done)
         }
+        RunsCommand::Evidence(args) => collect(api, format, args).await,
         RunsCommand::Rerun(RerunArgs { run, then }) => {
             let answer = api.post(&format!("/runs/{run}/rerun"), &json!({}), HeaderMap::new()).await?;
             submit::after(api, format, &answer, then).await

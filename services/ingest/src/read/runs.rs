@@ -10,6 +10,7 @@ use hopyard_contract::run::RunState;
 use hopyard_contract::view::{Page, RunView};
 use hopyard_contract::{Name, RunId};
 use hopyard_store::read::RunFilter;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::followers::Followers;
@@ -51,6 +52,19 @@ pub(crate) async fn on_get(
         Some(wait) => until(&door, &followers, &namespace.name, id, wait).await?,
     };
     Ok(Json(RunView::of(&state)).into_response())
+}
+
+/// `GET /runs/{id}/plan`.
+pub(crate) async fn on_plan(State(door): State<Door>, namespace: Namespace, Path(id): Path<String>, params: Params) -> Answer<Json<Value>> {
+    params.allow(&[], &[])?;
+    let state = of(&door, &namespace.name, run_id(&id)?).await?;
+    let hash = &state.run.definition_hash;
+    let definition = door.reader.definition(&namespace.name, hash).await?;
+    let mut answer = json!({ "definition_hash": hash, "plan_hash": state.run.plan_hash, "plan": *state.plan });
+    if let Some(text) = definition {
+        answer["definition"] = text.into();
+    }
+    Ok(Json(answer))
 }
 
 /// The run with this id.
