@@ -12,6 +12,7 @@ use hopyard_contract::plan::Plan;
 use hopyard_contract::run::RunState;
 use hopyard_contract::status::{AttemptStatus, FailureCode, RunStatus};
 use hopyard_contract::{AttemptId, Name, RunId, Usage};
+use hopyard_scheduler::budgets::Budgets;
 use hopyard_scheduler::decide::decide;
 use hopyard_scheduler::request::{Answer, Request};
 use hopyard_scheduler::round::{Desk, transact};
@@ -47,8 +48,13 @@ impl Crowd {
     async fn ask(&self, dice: &mut Dice, request: Request, due: bool) -> Answer {
         let settings = Settings { lease: Span::from_millis(LEASE_MS), renew: Span::from_millis(500) };
         loop {
-            let desk =
-                Desk { store: dice.pick(&self.schedulers).as_ref(), settings, outlook: &Scheduler { judges: true }, decide: &decide };
+            let desk = Desk {
+                store: dice.pick(&self.schedulers).as_ref(),
+                settings,
+                budgets: &Budgets::default(),
+                outlook: &Scheduler { judges: true },
+                decide: &decide,
+            };
             match transact(&desk, &[&request], due, Vec::new()).await {
                 Ok(mut committed) => {
                     let answered = committed.answers.pop().unwrap();

@@ -1,7 +1,8 @@
 //! A provider's limit that lasts longer than a step waits for it: its step is paused, and goes on when it is over.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use hopyard_contract::message::Outcome;
+use hopyard_contract::message::{Outcome, SharedBudget};
+use hopyard_contract::status::PausedReason;
 
 /// How long a limit lasts whose end nobody told.
 const UNTOLD: TimeDelta = TimeDelta::minutes(15);
@@ -13,12 +14,29 @@ pub(crate) struct Limit {
     pub(crate) until: DateTime<Utc>,
     /// In the provider's words.
     pub(crate) words: String,
+    /// Whose limit it is: the provider's, or that of a budget of the day.
+    pub(crate) reason: PausedReason,
 }
 
 impl Limit {
     /// A limit that ends at a moment, if its end was told.
     pub(crate) fn new(until: Option<DateTime<Utc>>, words: String) -> Self {
-        Self { until: until.unwrap_or_else(|| Utc::now() + UNTOLD), words }
+        Self { until: until.unwrap_or_else(|| Utc::now() + UNTOLD), words, reason: PausedReason::UsageLimit }
+    }
+
+    /// A budget of the day that runs share, and of which nothing is left.
+    pub(crate) fn of_budget(shared: SharedBudget) -> Self {
+        let words = format!("the budget of this day of the {} is spent", shared.scope);
+        Self { until: shared.until, words, reason: PausedReason::Budget }
+    }
+
+    /// In one sentence.
+    pub(crate) fn sentence(&self) -> String {
+        let until = hopyard_contract::time::format(self.until);
+        match self.reason {
+            PausedReason::Budget => format!("{}; there is more at {until}", self.words),
+            _ => format!("the provider takes no calls until {until}: {}", self.words),
+        }
     }
 
     /// The limit that a program tells of in words for people; programs without a gateway have no others.
@@ -36,8 +54,7 @@ impl Limit {
 
     /// How an attempt ends because of it.
     pub(crate) fn outcome(self) -> Outcome {
-        let until = hopyard_contract::time::format(self.until);
-        Outcome::Limited { message: format!("the provider takes no calls until {until}: {}", self.words), until: self.until }
+        Outcome::Limited { message: self.sentence(), until: self.until, reason: self.reason }
     }
 }
 

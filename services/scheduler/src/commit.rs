@@ -12,6 +12,7 @@ use hopyard_store::Error as StoreError;
 use hopyard_store::runs::RunStore;
 use tokio::sync::{Notify, mpsc};
 
+use crate::budgets::Budgets;
 use crate::decide::{Effect, decide};
 use crate::fleet::Fleet;
 use crate::follow_up::FollowUp;
@@ -37,6 +38,7 @@ pub(crate) fn start(
     follow_up: FollowUp,
     works: mpsc::Receiver<Work>,
     settings: Settings,
+    budgets: Budgets,
 ) -> Arc<Notify> {
     let wake_probe = Arc::new(Notify::new());
     let committer = Committer {
@@ -45,6 +47,7 @@ pub(crate) fn start(
         fleet: Fleet::new(presence, Pulse::start(ctx, settings.lease.std())),
         follow_up,
         settings,
+        budgets,
         earliest: None,
         reread: false,
         wake_probe: wake_probe.clone(),
@@ -64,6 +67,7 @@ struct Committer {
     fleet: Fleet,
     follow_up: FollowUp,
     settings: Settings,
+    budgets: Budgets,
     /// Earliest timer that a transaction has set since the last look.
     earliest: Option<BootInstant>,
     /// Whether the next due time has to be read again.
@@ -184,7 +188,7 @@ impl Committer {
     }
 
     fn desk(&self) -> Desk<'_> {
-        Desk { store: self.store.as_ref(), settings: self.settings, outlook: &self.fleet, decide: &decide }
+        Desk { store: self.store.as_ref(), settings: self.settings, budgets: &self.budgets, outlook: &self.fleet, decide: &decide }
     }
 
     async fn try_commit(&mut self, batch: &[Work], due: bool) -> Result<(), StoreError> {

@@ -9,7 +9,8 @@ use chrono::{DateTime, Utc};
 use hopyard_contract::duration::Span;
 use hopyard_contract::event::{Event, EventType};
 use hopyard_contract::message::{
-    AnswerReply, Finished, Grant, KillOrder, KillReply, Pin, PinReply, RenewAnswer, Renewal, Restore, ResumeReply, Started, WorkspaceSaved,
+    AnswerReply, BudgetScope, Finished, Grant, KillOrder, KillReply, Pin, PinReply, RenewAnswer, Renewal, Restore, ResumeReply, Started,
+    WorkspaceSaved,
 };
 use hopyard_contract::run::{RunState, StepState, WorkspaceRow};
 use hopyard_contract::status::{PendingReason, RunStatus};
@@ -30,6 +31,7 @@ mod tick;
 
 pub use answer::AnswerAsk;
 pub use birth::{Birth, birth};
+pub(crate) use budget::outstanding;
 
 #[cfg(test)]
 mod tests;
@@ -46,13 +48,13 @@ pub const PAUSE_LIMIT: u32 = 5;
 #[derive(Clone, Debug)]
 pub enum Input {
     /// An executor claims a step that was found claimable.
-    Lease(Lease),
+    Lease(Box<Lease>),
     /// A process runs.
     Started(Started),
     /// An attempt is over.
     Finished(Box<Finished>),
-    /// A lease shall go on.
-    Renew(Renewal, Span),
+    /// A lease shall go on, for so long and with so much of the budgets that its run shares.
+    Renew(Renewal, Span, Option<Purse>),
     /// The first workspace resolved a ref.
     Pin(Pin),
     /// Someone ends the run.
@@ -90,6 +92,23 @@ pub struct Lease {
     pub session_workspace: Option<WorkspaceRow>,
     /// The work that the session's last run left, wherever its directory is.
     pub session_work: Option<Restore>,
+    /// What is there of the budgets that the run shares.
+    pub purse: Option<Purse>,
+}
+
+/// The tightest of the budgets that a run shares with others, in millionths of a dollar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purse {
+    /// What has not been spent.
+    pub left: u64,
+    /// What of it has not been handed out either.
+    pub free: u64,
+    /// All of it.
+    pub limit: u64,
+    /// Who shares it.
+    pub scope: BudgetScope,
+    /// When there is more.
+    pub until: DateTime<Utc>,
 }
 
 /// A request to end the run.
@@ -170,12 +189,16 @@ pub enum Reply {
 
 /// Decides what an input makes of a run.
 pub fn decide(state: &RunState, input: &Input, now: DateTime<Utc>) -> Decision {
-    let mut change = Change { state: state.clone(), events: Vec::new(), effects: Vec::new(), reply: Reply::None, resumed_by: None, now };
+    let mut change =
+        Change { state: state.clone(), events: Vec::new(), effects: Vec::new(), reply: Reply::None, resumed_by: None, purse: None, now };
     match input {
         Input::Lease(lease) => change.on_lease(lease),
         Input::Started(started) => change.on_started(started),
         Input::Finished(finished) => change.on_finished(finished),
-        Input::Renew(renewal, length) => change.on_renew(renewal, *length),
+        Input::Renew(renewal, length, purse) => {
+            change.purse = *purse;
+            change.on_renew(renewal, *length);
+        }
         Input::Pin(pin) => change.on_pin(pin),
         Input::Kill(ask) => change.on_kill(ask),
         Input::Answer(ask) => change.on_answer(ask),
@@ -197,6 +220,8 @@ struct Change {
     reply: Reply,
     /// Who lets the run go on, if somebody does.
     resumed_by: Option<String>,
+    /// What is there of the budgets that the run shares.
+    purse: Option<Purse>,
     now: DateTime<Utc>,
 }
 
@@ -251,7 +276,7 @@ impl Change {
         // A lease that could not be judged when it ran out is looked at every second.
         let leases = self.state.live().map(|a| if a.lease_until > self.now { a.lease_until } else { soon(1) });
         let waiting = |reason| self.state.steps.iter().filter(move |s| s.pending_reason == Some(reason));
-        let backoffs = waiting(PendingReason::RetryBackoff).filter_map(|s| s.claimable_at);
+        let backoffs = waiting(PendingReason::RetryBackoff).chain(waiting(PendingReason::AwaitingBudget)).filter_map(|s| s.claimable_at);
         let asks = |s: &StepState| s.question.as_ref().filter(|_| s.paused_reason.is_some()).and_then(|question| question.answer_by);
         let pauses = self.state.steps.iter().filter_map(|s| s.resume_at.or_else(|| asks(s)));
         // A step that only the holder of the workspace may claim: look now and then whether that one can be counted on.

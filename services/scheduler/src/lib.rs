@@ -4,6 +4,7 @@
 //! runs that are touched, `decide` says what becomes of them, one transaction writes everything → `follow_up` rings and
 //! publishes. This crate *never* runs a step, touches a workspace or trusts an executor's clock.
 
+pub mod budgets;
 mod commit;
 pub mod decide;
 mod ears;
@@ -28,6 +29,7 @@ use hopyard_runtime::Context;
 use hopyard_runtime::presence::{self, Presence};
 use hopyard_store::Store;
 
+use crate::budgets::Budgets;
 use crate::settings::Settings;
 
 /// Starts the scheduler's tasks.
@@ -43,7 +45,8 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let (inbox, works) = inbox::channel();
     let outbox = outbox::Outbox::start(&ctx, runs.clone());
     let follow_up = follow_up::FollowUp::new(ctx.bus.clone(), presence.clone(), outbox.clone());
-    let wake_probe = commit::start(&ctx, runs.clone(), presence.clone(), follow_up, works, settings);
+    let wake_probe =
+        commit::start(&ctx, runs.clone(), presence.clone(), follow_up, works, settings, Budgets::new(ctx.config.budgets.clone()));
     ears::start(&ctx, runs.clone(), inbox, outbox.clone()).await?;
     probe::start(&ctx, runs, presence, wake_probe);
     let own = ctx.clone();

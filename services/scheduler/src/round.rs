@@ -11,14 +11,16 @@ use hopyard_contract::event::{Event, EventPage};
 use hopyard_contract::run::RunState;
 use hopyard_contract::{Name, RunId, subject};
 use hopyard_store::Error as StoreError;
-use hopyard_store::runs::{OutboxMessage, RunStore, RunTx, RunWrite, Writes};
+use hopyard_store::runs::{OutboxMessage, RunStore, RunTx, RunWrite, Spent, Writes};
 
+use crate::budgets::Budgets;
 use crate::decide::{Decision, Effect, Input, Reply};
 use crate::request::{Answer, Request};
 use crate::settings::Settings;
 
 mod accept;
 mod apply;
+mod budgets;
 mod executors;
 mod inventory;
 mod sessions;
@@ -52,6 +54,8 @@ pub struct Desk<'a> {
     pub store: &'a dyn RunStore,
     /// Lengths of leases.
     pub settings: Settings,
+    /// Budgets that runs share.
+    pub budgets: &'a Budgets,
     /// What is known beside the store.
     pub outlook: &'a dyn Outlook,
     /// The decision.
@@ -148,6 +152,8 @@ struct Round<'a> {
     faults: Vec<Fault>,
     /// Slots by key with those who hold them, this transaction's changes included.
     slots: HashMap<String, BTreeSet<RunId>>,
+    /// Shared budgets by key, this transaction's changes included.
+    budgets: HashMap<String, Spent>,
 }
 
 /// A run as it was read and as it shall be.
@@ -169,6 +175,7 @@ impl<'a> Round<'a> {
             writes: Writes::default(),
             faults: Vec::new(),
             slots: HashMap::new(),
+            budgets: HashMap::new(),
         })
     }
 
@@ -209,6 +216,8 @@ impl<'a> Round<'a> {
     }
 
     fn keep(&mut self, id: RunId, decision: Decision) -> Reply {
+        let known = self.states.get(&id).map(|loaded| loaded.after.clone()).filter(|_| !self.desk.budgets.is_empty());
+        self.spend(known.as_ref(), &decision.next);
         let loaded = self.states.entry(id).or_insert_with(|| Loaded { before: None, after: decision.next.clone(), events: Vec::new() });
         loaded.after = decision.next;
         loaded.events.extend(decision.events);

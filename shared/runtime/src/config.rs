@@ -7,8 +7,10 @@ use anyhow::{Context as _, bail};
 use hopyard_contract::Name;
 use hopyard_contract::duration::Span;
 
+mod budgets;
 mod providers;
 
+pub use budgets::{BudgetSettings, Dollars, OnSpent};
 pub use providers::ProviderSettings;
 
 /// One setting: the table below is the only list of them, and the documentation is made from it.
@@ -129,6 +131,8 @@ pub struct Config {
     pub unknown: Vec<String>,
     /// Providers of models, by name; only a file can name them.
     pub providers: BTreeMap<String, ProviderSettings>,
+    /// Budgets that runs share; only a file can name them.
+    pub budgets: BudgetSettings,
 }
 
 impl Config {
@@ -170,6 +174,10 @@ impl Config {
         for (key, value) in table {
             if key == "providers" {
                 self.providers = providers::read(value).with_context(|| format!("{}: `providers`", file.display()))?;
+                continue;
+            }
+            if key == "budgets" {
+                self.budgets = budgets::read(value).with_context(|| format!("{}: `budgets`", file.display()))?;
                 continue;
             }
             let value = match value {

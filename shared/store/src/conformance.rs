@@ -70,7 +70,7 @@ pub async fn run_on(engine: &Engine) {
     }
     cases! {
         accept: every_field_comes_back, unknown_ids_are_absent, keys_are_known_once, receipts_are_told_apart_by_time,
-            kill_requests_precede_their_runs, further_ids_of_a_run_find_it, statuses_stay_within_a_namespace, children_are_poked_when_a_parent_ends,
+            shared_budgets_add_up, kill_requests_precede_their_runs, further_ids_of_a_run_find_it, statuses_stay_within_a_namespace, children_are_poked_when_a_parent_ends,
             a_dropped_transaction_leaves_nothing;
         claims: the_best_step_comes_first, bound_steps_are_for_their_executor, taken_slots_hide_runs, all_runs_of_a_slot_are_listed, nothing_is_claimed_twice,
             a_claim_id_finds_its_runs, timers_and_pokes_are_due, what_is_claimable_is_counted;

@@ -1,9 +1,9 @@
 //! Owner `runs`: the scheduler's data, written in group-commit transactions around pure decisions.
 //!
 //! A transaction runs in one order everywhere, so that none waits for another in a circle: lock run rows by id (claims
-//! skip locked ones), then keys, then slots by key, then write.
+//! skip locked ones), then keys, then slots by key, then budgets by key, then write.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +94,9 @@ pub trait RunTx: Send {
     /// Locks slots in order of key, as `slot_holders` does, and returns the unended runs of each, held or not, oldest first.
     async fn slot_members(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>>;
 
+    /// Locks shared budgets in order of key and returns what was spent of each; keys of which nothing was spent are absent.
+    async fn budgets(&mut self, keys: &[String]) -> Result<HashMap<String, Spent>>;
+
     /// Plans by hash.
     async fn plans(&mut self, hashes: &[String]) -> Result<HashMap<String, Arc<Plan>>>;
 
@@ -162,6 +165,15 @@ pub struct OutboxRow {
     pub messages: Vec<OutboxMessage>,
 }
 
+/// What was spent of a shared budget, in millionths of a dollar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// By runs.
+    pub spent: i64,
+    /// What live attempts may spend and have not; below nothing when they began before the budget did.
+    pub open: i64,
+}
+
 /// A message to publish.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct OutboxMessage {
@@ -198,6 +210,8 @@ pub struct Writes {
     pub executors: Vec<ExecutorRow>,
     /// New or changed workspaces.
     pub workspaces: Vec<WorkspaceRow>,
+    /// What is added to shared budgets, by key.
+    pub budgets: BTreeMap<String, Spent>,
     /// Messages to publish after the commit: one row for the transaction.
     pub outbox: Vec<OutboxMessage>,
     /// Outbox row id to use for `outbox`, minted by the caller so that it can be deleted later.
@@ -218,6 +232,7 @@ impl Writes {
             && self.poked.is_empty()
             && self.executors.is_empty()
             && self.workspaces.is_empty()
+            && self.budgets.is_empty()
             && self.outbox.is_empty()
             && self.published.is_empty()
     }

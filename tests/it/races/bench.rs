@@ -9,6 +9,7 @@ use hopyard_contract::message::PutDefinition;
 use hopyard_contract::plan::Plan;
 use hopyard_contract::run::RunState;
 use hopyard_contract::{Name, RunId};
+use hopyard_scheduler::budgets::Budgets;
 use hopyard_scheduler::decide::{Effect, Input};
 use hopyard_scheduler::request::Answer;
 use hopyard_scheduler::round::{Desk, Outlook, transact};
@@ -212,7 +213,8 @@ pub async fn carry_out(store: &StagedStore, ask: &Ask) -> Result<Told, String> {
 
 async fn tries(store: &StagedStore, ask: &Ask) -> Result<Told, String> {
     let decide = |state: &RunState, input: &Input, now| store.plant.decide(state, input, now);
-    let desk = Desk { store, settings: settings(), outlook: &Scheduler { judges: ask.judges }, decide: &decide };
+    let desk =
+        Desk { store, settings: settings(), budgets: &Budgets::default(), outlook: &Scheduler { judges: ask.judges }, decide: &decide };
     let batch: Vec<_> = ask.requests.iter().collect();
     for again in 0..TRIES {
         match transact(&desk, &batch, ask.due, Vec::new()).await {

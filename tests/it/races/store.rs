@@ -13,7 +13,7 @@ use hopyard_contract::status::RunStatus;
 use hopyard_contract::submit::Receipt;
 use hopyard_contract::{Name, RunId};
 use hopyard_store::read::Reader;
-use hopyard_store::runs::{ClaimQuery, Claimable, KeyRow, OutboxRow, RunStore, RunTx, Writes};
+use hopyard_store::runs::{ClaimQuery, Claimable, KeyRow, OutboxRow, RunStore, RunTx, Spent, Writes};
 use hopyard_store::{Error, Result};
 use uuid::Uuid;
 
@@ -211,6 +211,10 @@ impl RunTx for StagedTx {
             return Ok(found);
         }
         self.tx().slot_members(keys).await
+    }
+
+    async fn budgets(&mut self, keys: &[String]) -> Result<HashMap<String, Spent>> {
+        self.tx().budgets(keys).await
     }
 
     async fn plans(&mut self, hashes: &[String]) -> Result<HashMap<String, Arc<Plan>>> {

@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use hopyard_contract::message::{AcceptReply, RpcError, SubmissionItem};
 use hopyard_contract::run::RunState;
 use hopyard_contract::submit::Verdict;
+use hopyard_scheduler::budgets::Budgets;
 use hopyard_scheduler::decide::{Effect, Input};
 use hopyard_scheduler::request::{Answer, Request};
 use hopyard_scheduler::round::{Committed, Desk, fail_runs, transact};
@@ -203,7 +204,13 @@ impl Scheduler {
         let bug = self.world.bug;
         let decide = move |state: &RunState, input: &Input, now: DateTime<Utc>| bugs::decision::decide(bug, state, input, now);
         let outlook = self.fleet.borrow().sight();
-        let desk = Desk { store: &self.world.store, settings: self.world.settings, outlook: &outlook, decide: &decide };
+        let desk = Desk {
+            store: &self.world.store,
+            settings: self.world.settings,
+            budgets: &Budgets::default(),
+            outlook: &outlook,
+            decide: &decide,
+        };
         self.persist(with(&desk)).await
     }
 

@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use hopyard_runtime::clock::BootInstant;
 use serde_json::Value;
 
+use super::purse::Empty;
 use super::route::Route;
 use super::{CallRecord, Session, purse, refusal};
 use crate::limit::Limit;
@@ -50,10 +51,15 @@ pub(super) async fn call(session: Arc<Session>, route: Route, request: Request) 
         return refusal::step_is_over(route.wire);
     }
     if route.metered
-        && let Err(words) = purse::allowed(&session, &model).await
+        && let Err(empty) = purse::allowed(&session, &model).await
     {
-        session.stop.over_budget();
-        return refusal::over_budget(route.wire, &words);
+        return match empty {
+            Empty::Own(words) => {
+                session.stop.over_budget();
+                refusal::over_budget(route.wire, &words)
+            }
+            Empty::Shared(limit) => limited(&session, route.wire, limit),
+        };
     }
     // It is held until the answer has passed by.
     let place = match session.provider.place().await {
@@ -149,7 +155,7 @@ async fn refused(
 
 /// No call goes through for longer than the step waits.
 fn limited(session: &Session, wire: Wire, limit: Limit) -> Response {
-    let detail = format!("the provider takes no calls until {}: {}", hopyard_contract::time::format(limit.until), limit.words);
+    let detail = limit.sentence();
     session.stop.limited(limit);
     refusal::limited(wire, &detail)
 }

@@ -158,7 +158,9 @@ fn paused_text(run: &Run, reason: PausedReason, step: &str) -> String {
         PausedReason::Approval => format!("waits for an approval: answer with POST /api/v1/runs/{id}/steps/{step}/answer"),
         PausedReason::Question => format!("waits for the answer to a question: give it with POST /api/v1/runs/{id}/steps/{step}/answer"),
         PausedReason::UsageLimit => "waits until the provider's usage limit is reset, and goes on by itself".to_owned(),
-        PausedReason::Budget => format!("has spent its `budget`: raise it and go on with POST /api/v1/runs/{id}/resume"),
+        PausedReason::Budget => format!(
+            "has spent a budget of this day that it shares, and goes on by itself on the next; once it is raised, POST /api/v1/runs/{id}/resume"
+        ),
         PausedReason::Operator => format!("was paused by an operator: go on with POST /api/v1/runs/{id}/resume"),
     }
 }

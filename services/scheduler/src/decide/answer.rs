@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use hopyard_contract::duration::Span;
 use hopyard_contract::message::{AnswerReply, ResumeReply};
 use hopyard_contract::plan::Work;
-use hopyard_contract::run::{Question, StepAnswer};
+use hopyard_contract::run::{Question, StepAnswer, StepState};
 use hopyard_contract::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, StepStatus};
 use hopyard_contract::{Name, event::EventType, template};
 use serde_json::json;
@@ -123,6 +123,9 @@ impl Change {
                 None => {}
             }
         }
+        let for_budget = |s: &StepState| s.pending_reason == Some(PendingReason::AwaitingBudget);
+        let broke: Vec<usize> = (0..self.state.steps.len()).filter(|index| for_budget(&self.state.steps[*index])).collect();
+        broke.into_iter().for_each(|index| self.end_wait_for_budget(index));
         self.reply = Reply::Resumed(if waits.is_empty() && asks { ResumeReply::NeedsAnswer } else { ResumeReply::Resumed });
         for index in waits {
             self.make_claimable(index, PendingReason::AwaitingExecutor, self.now);

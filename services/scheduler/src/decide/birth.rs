@@ -110,7 +110,7 @@ pub fn birth(birth: &Birth<'_>, now: DateTime<Utc>) -> Decision {
         })
         .collect();
     let state = RunState { run, steps, attempts: Vec::new(), plan: plan.clone(), timer: None };
-    let mut change = Change { state, events: Vec::new(), effects: Vec::new(), reply: Reply::None, resumed_by: None, now };
+    let mut change = Change { state, events: Vec::new(), effects: Vec::new(), reply: Reply::None, resumed_by: None, purse: None, now };
     change.state.run.slots = slots(&change.state);
     change.event(
         EventType::RunAccepted,

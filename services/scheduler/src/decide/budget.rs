@@ -5,12 +5,12 @@
 //! calls can pass its allowance by one call, and no further.
 
 use hopyard_contract::event::EventType;
-use hopyard_contract::message::Allowance;
+use hopyard_contract::message::{Allowance, SharedBudget};
 use hopyard_contract::run::RunState;
-use hopyard_contract::status::FailureCode;
+use hopyard_contract::status::{FailureCode, PendingReason};
 use serde_json::json;
 
-use super::Change;
+use super::{Change, Purse};
 
 /// Parts of a budget that are handed out at once: parallel steps share it, and few renewals are needed for it.
 const SLICES: u64 = 8;
@@ -25,16 +25,18 @@ fn left(state: &RunState) -> Option<u64> {
 }
 
 /// What live attempts may spend and have not spent.
-fn outstanding(state: &RunState) -> u64 {
+pub(crate) fn outstanding(state: &RunState) -> u64 {
     let open = |allowed: Option<u64>, spent: Option<u64>| allowed.unwrap_or_default().saturating_sub(spent.unwrap_or_default());
     state.live().map(|attempt| open(attempt.allowance_microusd, attempt.usage.cost_microusd)).fold(0, u64::saturating_add)
 }
 
 /// What an attempt may spend as it stands; `None` without a limit.
-pub(super) fn allowance(state: &RunState, step: &str, n: u32) -> Option<Allowance> {
-    let left = left(state)?;
-    let attempt = state.attempt(step, n)?;
-    Some(Allowance { microusd: attempt.allowance_microusd?, spent: left == 0 })
+pub(super) fn allowance(state: &RunState, step: &str, n: u32, purse: Option<&Purse>) -> Option<Allowance> {
+    let microusd = state.attempt(step, n)?.allowance_microusd?;
+    let own_is_spent = left(state) == Some(0);
+    let shared =
+        purse.filter(|purse| purse.left == 0 && !own_is_spent).map(|purse| SharedBudget { scope: purse.scope, until: purse.until });
+    Some(Allowance { microusd, spent: own_is_spent || shared.is_some(), shared })
 }
 
 /// Turns that a run has left; `None` without a limit.
@@ -45,11 +47,12 @@ pub(super) fn turns_left(state: &RunState) -> Option<u64> {
 impl Change {
     /// Hands an attempt its next slice, if it has used the last one and there is one.
     pub(super) fn allow(&mut self, index: usize) {
-        let (Some(left), Some(limit)) = (left(&self.state), self.state.run.budget.as_ref().and_then(|budget| budget.cost_microusd)) else {
-            return;
-        };
+        let own = left(&self.state).zip(self.state.run.budget.as_ref().and_then(|budget| budget.cost_microusd));
+        let own_free = own.map(|(left, limit)| (left.saturating_sub(outstanding(&self.state)), limit));
+        let shared = self.purse.map(|purse| (purse.free, purse.limit));
+        let both = || own_free.into_iter().chain(shared);
+        let (Some(free), Some(limit)) = (both().map(|(free, _)| free).min(), both().map(|(_, limit)| limit).min()) else { return };
         let slice = (limit / SLICES).max(1);
-        let free = left.saturating_sub(outstanding(&self.state));
         let attempt = &mut self.state.attempts[index];
         let spent = attempt.usage.cost_microusd.unwrap_or_default();
         let allowed = attempt.allowance_microusd.unwrap_or_default();
@@ -57,7 +60,9 @@ impl Change {
         // What was spent beyond the allowance is gone already: the new one begins above it.
         let more = slice.saturating_sub(open).min(free);
         attempt.allowance_microusd = Some(allowed.max(spent).saturating_add(more));
-        self.warn(limit, left);
+        if let Some((left, limit)) = own {
+            self.warn(limit, left);
+        }
     }
 
     /// Says once that most of the budget is spent.
@@ -70,10 +75,17 @@ impl Change {
         }
     }
 
-    /// Ends a step that asks models and has nothing left to spend before it begins; whether it did.
+    /// Ends a step that asks models and has nothing left to spend before it begins, or has it wait for the next day of a budget
+    /// that its run shares; whether it did either.
     pub(super) fn out_of_budget(&mut self, index: usize) -> bool {
         let step = &self.state.steps[index];
         let asks_models = self.state.plan.step(step.id.as_str()).is_some_and(|spec| spec.work.asks_models());
+        if let Some(purse) = self.purse.filter(|purse| purse.left == 0 && asks_models) {
+            let step = &mut self.state.steps[index];
+            (step.pending_reason, step.claimable_at) = (Some(PendingReason::AwaitingBudget), Some(purse.until));
+            self.progress();
+            return true;
+        }
         let spent = match (left(&self.state), turns_left(&self.state)) {
             (Some(0), _) => "money",
             (_, Some(0)) => "turns",

@@ -9,11 +9,11 @@ use hopyard_contract::run::{RunState, StepState};
 use hopyard_contract::status::FailureCode;
 use hopyard_contract::{AttemptId, template};
 
-use super::budget;
 use super::scope::View;
+use super::{Purse, budget};
 
 /// The grant of an attempt, made from the state alone, so that a repeated claim gets the same one.
-pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Option<Grant> {
+pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span, purse: Option<&Purse>) -> Option<Grant> {
     let (run, spec, row) = (&state.run, state.plan.step(step)?, state.step(step)?);
     let attempt = state.attempt(step, n)?;
     let view = View { state, step: Some(spec) };
@@ -63,7 +63,7 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span) -> Optio
         idle_timeout_ms: spec.idle_timeout.map(Span::millis),
         grace_ms: spec.grace.map(Span::millis),
         workspace,
-        allowance: budget::allowance(state, step, n),
+        allowance: budget::allowance(state, step, n, purse),
         traceparent: None,
     })
 }

@@ -15,6 +15,7 @@ impl Change {
     /// Leases a step, if it still can be claimed by this executor.
     pub(super) fn on_lease(&mut self, lease: &Lease) {
         self.reply = Reply::NotClaimable;
+        self.purse = lease.purse;
         let Some(index) = self.step_index(lease.step.as_str()) else { return };
         let step = &self.state.steps[index];
         let claimable = step.status == StepStatus::Pending && step.claimable_at.is_some_and(|at| at <= self.now);
@@ -71,7 +72,7 @@ impl Change {
             self.allow(self.state.attempts.len() - 1);
         }
         self.progress();
-        if let Some(grant) = super::grant::grant(&self.state, lease.step.as_str(), n, lease.length) {
+        if let Some(grant) = super::grant::grant(&self.state, lease.step.as_str(), n, lease.length, self.purse.as_ref()) {
             self.reply = Reply::Granted(Box::new(grant));
         }
     }
@@ -165,7 +166,7 @@ impl Change {
         }
         let kill = self.kill_order().filter(|_| state == LeaseState::Ok);
         let (step, n) = (renewal.attempt.step.as_str(), renewal.attempt.n);
-        let allowance = super::budget::allowance(&self.state, step, n).filter(|_| state == LeaseState::Ok);
+        let allowance = super::budget::allowance(&self.state, step, n, self.purse.as_ref()).filter(|_| state == LeaseState::Ok);
         self.reply = Reply::Renewed(RenewAnswer { state, kill, allowance });
     }
 

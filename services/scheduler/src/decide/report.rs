@@ -127,7 +127,9 @@ impl Change {
         match &finished.outcome {
             Outcome::Completed => self.complete(index, step_index, finished),
             Outcome::Failed { code, message } => self.fail(index, step_index, *code, message),
-            Outcome::Limited { until, message } => self.limit(index, step_index, *until - finished.finished_at, message),
+            Outcome::Limited { reason, until, message } => {
+                self.limit(index, step_index, *reason, *until - finished.finished_at, message);
+            }
             Outcome::Asked { question } => self.ask_question(index, step_index, question),
             Outcome::Killed if self.state.run.kill.is_some() => self.kill_attempt(index, step_index),
             // Ended without anybody having asked for it: the executor's own doing, so that it counts against nothing.
@@ -200,7 +202,7 @@ impl Change {
 
     /// The provider's limit ended the attempt, which is no failure of its step: it waits, and then goes on where it was.
     /// Its length is counted from here: the executor's clock may be another one.
-    fn limit(&mut self, index: usize, step_index: usize, wait: TimeDelta, message: &str) {
+    fn limit(&mut self, index: usize, step_index: usize, reason: PausedReason, wait: TimeDelta, message: &str) {
         let attempt = &mut self.state.attempts[index];
         attempt.status = AttemptStatus::Failed;
         attempt.failure_code = Some(FailureCode::UsageLimitExhausted);
@@ -220,7 +222,8 @@ impl Change {
             let words = format!("{message}; that is longer than a step is paused");
             self.fail_step(step_index, FailureCode::UsageLimitExhausted, &words);
         } else {
-            self.pause(step_index, PausedReason::UsageLimit, Some(self.now + wait.max(TimeDelta::zero())));
+            let reason = if reason == PausedReason::Budget { reason } else { PausedReason::UsageLimit };
+            self.pause(step_index, reason, Some(self.now + wait.max(TimeDelta::zero())));
         }
     }
 

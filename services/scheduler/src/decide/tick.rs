@@ -36,10 +36,20 @@ impl Change {
         for index in 0..self.state.steps.len() {
             let step = &self.state.steps[index];
             let backoff = step.claimable_at.filter(|_| step.pending_reason == Some(PendingReason::RetryBackoff));
-            if backoff.or(step.resume_at).is_some_and(|at| at <= self.now) {
+            let budget = step.claimable_at.filter(|_| step.pending_reason == Some(PendingReason::AwaitingBudget));
+            if budget.is_some_and(|at| at <= self.now) {
+                self.end_wait_for_budget(index);
+            } else if backoff.or(step.resume_at).is_some_and(|at| at <= self.now) {
                 self.make_claimable(index, PendingReason::AwaitingExecutor, self.now);
             }
         }
+    }
+
+    /// A step that waited for a new day is claimable again; its events know nothing of the wait.
+    pub(super) fn end_wait_for_budget(&mut self, index: usize) {
+        let step = &mut self.state.steps[index];
+        (step.pending_reason, step.claimable_at) = (Some(PendingReason::AwaitingExecutor), Some(self.now));
+        self.ring(index);
     }
 
     fn expire_leases(&mut self) {

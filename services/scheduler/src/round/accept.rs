@@ -28,6 +28,13 @@ impl Round<'_> {
         }
         // So are cancels that came before their runs, in the very same batch.
         known.tombstones.extend(self.writes.tombstones.iter().cloned());
+        if self.desk.budgets.reject() {
+            let url = |new: &NewRun| new.request.repo.as_ref().map(|repo| repo.url.clone());
+            let shared =
+                |(namespace, new): &(&Name, &NewRun)| self.desk.budgets.of(namespace, &new.workflow, url(new).as_deref(), self.now);
+            let shared: Vec<_> = news.iter().flat_map(shared).collect();
+            self.lock_budgets(shared).await?;
+        }
         let mut reply = AcceptReply { submissions: Vec::with_capacity(accept.submissions.len()) };
         for submission in &accept.submissions {
             reply.submissions.push(self.one_submission(&mut known, submission).await?);
@@ -174,6 +181,15 @@ impl Round<'_> {
                 "the workflow's plan is not stored; store the workflow again",
             )]);
         };
+        let repository = request.repo.as_ref().map(|repo| repo.url.as_str());
+        if self.desk.budgets.reject()
+            && plan.steps.iter().any(|step| step.work.asks_models())
+            && let Some(purse) = self.purse_of(namespace, &new.workflow, repository).filter(|purse| purse.left == 0)
+        {
+            let until = hopyard_contract::time::format(purse.until);
+            let detail = format!("the budget of this day of the {} is spent; there is more at {until}", purse.scope);
+            return Verdict::rejected(vec![FieldError::new("budget_spent", "", detail)]);
+        }
         let decision = birth(
             &Birth {
                 namespace,

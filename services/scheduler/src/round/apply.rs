@@ -64,11 +64,14 @@ impl Round<'_> {
             Request::Claim(ask) => Answer::Claim(self.on_claim(ask).await?),
             Request::Renew(ask) => {
                 let lease = self.desk.settings.lease;
-                let answers =
-                    ask.leases.iter().map(|renewal| match self.decide(renewal.attempt.run, &Input::Renew(renewal.clone(), lease)) {
+                self.know_budgets(ask.leases.iter().map(|renewal| renewal.attempt.run)).await?;
+                let answers = ask.leases.iter().map(|renewal| {
+                    let run = renewal.attempt.run;
+                    match self.decide(run, &Input::Renew(renewal.clone(), lease, self.purse(run))) {
                         Some(Reply::Renewed(answer)) => answer,
                         _ => RenewAnswer { state: LeaseState::Stale, kill: None, allowance: None },
-                    });
+                    }
+                });
                 Answer::Renew(RenewReply { leases: answers.collect() })
             }
             Request::Pin(ask) => match self.decide(ask.attempt.run, &Input::Pin(ask.clone())) {

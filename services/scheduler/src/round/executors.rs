@@ -50,6 +50,10 @@ impl Round<'_> {
             let all = candidates.len() < query.limit as usize;
             self.know(candidates.iter().map(|(id, _)| *id)).await?;
             self.lock_slots(&candidates).await?;
+            self.know_budgets(
+                candidates.iter().filter(|(run, step)| self.asks_models(*run, step)).map(|(run, _)| *run).collect::<Vec<_>>(),
+            )
+            .await?;
             let mut left_to_others = false;
             for (run, step) in candidates {
                 if !seen.insert((run, step.clone())) {
@@ -86,10 +90,14 @@ impl Round<'_> {
                 state
                     .live()
                     .filter(|a| a.claim_id == claim.claim_id && a.executor == claim.executor)
-                    .filter_map(|a| grant::grant(state, a.step.as_str(), a.n, self.desk.settings.lease))
+                    .filter_map(|a| grant::grant(state, a.step.as_str(), a.n, self.desk.settings.lease, None))
             })
             .collect();
         Ok((!runs.is_empty() || !grants.is_empty()).then_some(ClaimReply { grants, more: true }))
+    }
+
+    fn asks_models(&self, run: RunId, step: &Name) -> bool {
+        self.state(run).and_then(|state| state.plan.step(step.as_str())).is_some_and(|spec| spec.work.asks_models())
     }
 
     async fn lock_slots(&mut self, candidates: &[(RunId, Name)]) -> Result<(), StoreError> {
@@ -136,8 +144,9 @@ impl Round<'_> {
             length: self.desk.settings.lease,
             session_workspace,
             session_work,
+            purse: self.purse(run),
         };
-        match self.decide(run, &Input::Lease(lease)) {
+        match self.decide(run, &Input::Lease(Box::new(lease))) {
             Some(Reply::Granted(grant)) => {
                 for key in keys {
                     self.slots.entry(key).or_default().insert(run);

@@ -12,7 +12,11 @@ use hopyard_store::Store;
 use serde_json::json;
 
 use super::*;
+use crate::budgets::Budgets;
 use crate::decide::{Birth, birth, decide};
+
+/// Nothing is shared here.
+static NO_BUDGETS: std::sync::OnceLock<Budgets> = std::sync::OnceLock::new();
 
 /// A scheduler that is well and counts on everybody.
 struct Calm;
@@ -71,7 +75,7 @@ impl Bench {
 
     pub(super) fn desk<'a>(&'a self, decide: &'a Decide<'a>) -> Desk<'a> {
         let settings = Settings { lease: Span::from_millis(20_000), renew: Span::from_millis(5000) };
-        Desk { store: self.runs.as_ref(), settings, outlook: &Calm, decide }
+        Desk { store: self.runs.as_ref(), settings, budgets: NO_BUDGETS.get_or_init(Budgets::default), outlook: &Calm, decide }
     }
 
     /// A run as ingest hands it over.

@@ -78,13 +78,14 @@ fn step(state: &RunState, step: &StepState, found: &mut Findings) {
     if (status == StepStatus::Paused) != step.paused_reason.is_some() {
         wrong(format!("the step is {status} with the paused reason {}", step.paused_reason.map_or("none", PausedReason::as_str)));
     }
-    if (step.paused_reason == Some(PausedReason::UsageLimit)) != step.resume_at.is_some() {
+    if matches!(step.paused_reason, Some(PausedReason::UsageLimit | PausedReason::Budget)) != step.resume_at.is_some() {
         wrong(format!("the step is {status} and goes on at {:?}", step.resume_at));
     }
     if (status == StepStatus::Failed) != step.failure_code.is_some() {
         wrong(format!("the step is {status} with the code {:?}", step.failure_code));
     }
-    let claimable = matches!(step.pending_reason, Some(PendingReason::AwaitingExecutor | PendingReason::RetryBackoff));
+    let claimable =
+        matches!(step.pending_reason, Some(PendingReason::AwaitingExecutor | PendingReason::RetryBackoff | PendingReason::AwaitingBudget));
     if claimable != step.claimable_at.is_some() {
         wrong(format!("the step waits for {} and is claimable from {:?}", word(step.pending_reason), step.claimable_at));
     }

@@ -1,10 +1,12 @@
 //! Leases while they last: renewals, pins, kills and orders.
 
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::id::{AttemptId, Name, RunId};
+use crate::status::{UnknownWord, words};
 use crate::usage::Usage;
 
 /// `renew`: all attempts of an executor at once.
@@ -57,6 +59,32 @@ pub struct Allowance {
     pub microusd: u64,
     /// Nothing is left of the budget, so that it will not become more.
     pub spent: bool,
+    /// The shared budget that nothing is left of, where that of the run has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedBudget>,
+}
+
+/// A budget of a day that runs share, and of which nothing is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SharedBudget {
+    /// Whose it is.
+    pub scope: BudgetScope,
+    /// When there is more.
+    #[serde(with = "crate::time::instant")]
+    #[schemars(with = "DateTime<Utc>")]
+    pub until: DateTime<Utc>,
+}
+
+words! {
+    /// Who shares a budget.
+    BudgetScope {
+        /// All runs of a namespace.
+        Namespace = "namespace",
+        /// Runs of a workflow.
+        Workflow = "workflow",
+        /// Runs on a repository.
+        Repository = "repository",
+    }
 }
 
 /// Whether a lease goes on.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::id::{AttemptId, Name};
 use crate::run::{BlobRef, GitResult};
-use crate::status::FailureCode;
+use crate::status::{FailureCode, PausedReason};
 use crate::usage::Usage;
 
 /// What an executor or janitor says about attempts and workspaces; published in arrays of at most 64.
@@ -124,8 +124,11 @@ pub enum Outcome {
         /// In words, whole.
         message: String,
     },
-    /// The provider of its models takes no more calls for long: the step goes on where it was once they are taken again.
+    /// Its models take no more calls for long: the step goes on where it was once they do again.
     Limited {
+        /// Whose limit it is.
+        #[serde(default = "usage_limit")]
+        reason: PausedReason,
         /// When that is, by the provider's word or a guess, on the clock of `finished_at`.
         #[serde(with = "crate::time::instant")]
         #[schemars(with = "DateTime<Utc>")]
@@ -176,4 +179,8 @@ pub struct WorkspaceRemoved {
     pub bytes: u64,
     /// Why.
     pub reason: String,
+}
+
+fn usage_limit() -> PausedReason {
+    PausedReason::UsageLimit
 }

@@ -7,7 +7,7 @@ use hopyard_contract::submit::{Receipt, Verdict};
 use uuid::Uuid;
 
 use super::{Bench, samples};
-use crate::runs::{KeyRow, RunWrite, Writes};
+use crate::runs::{KeyRow, RunWrite, Spent, Writes};
 
 pub(super) async fn every_field_comes_back(bench: Bench) {
     let run = samples::full_run(&bench.namespace, &bench.pool, &bench.plan_hash);
@@ -173,4 +173,16 @@ pub(super) async fn a_dropped_transaction_leaves_nothing(bench: Bench) {
     assert_eq!(tx.load(&[run.id]).await.unwrap().len(), 1, "a transaction sees its own writes");
     drop(tx);
     assert!(bench.load(&[run.id]).await.is_empty());
+}
+
+pub(super) async fn shared_budgets_add_up(bench: Bench) {
+    let key = |name: &str| format!("{}/{name}", bench.namespace);
+    let keys = [key("b"), key("a")];
+    assert!(within_tx!(bench, budgets(&keys)).is_empty(), "nothing was spent");
+    for (spent, open) in [(5, 3), (2, -3)] {
+        let budgets = [(key("a"), Spent { spent, open }), (key("b"), Spent { spent: 1, open: 0 })].into();
+        bench.write(Writes { budgets, ..Writes::default() }).await.unwrap();
+    }
+    let found = within_tx!(bench, budgets(&keys));
+    assert_eq!((found[&keys[0]], found[&keys[1]]), (Spent { spent: 2, open: 0 }, Spent { spent: 7, open: 0 }));
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::plans::Plans;
 use super::rows::{self, Workspace, count, json, slot_taken, uuids, word, workspace_columns};
 use super::{Tx, failure, scalar, select, state, statement, write};
-use crate::runs::{ClaimQuery, KeyRow, RunTx, Writes};
+use crate::runs::{ClaimQuery, KeyRow, RunTx, Spent, Writes};
 use crate::{Error, Result};
 
 /// Walks the index in the order of the answer; no guard names what the index already says of its steps.
@@ -46,6 +46,7 @@ const SESSION: &str = concat!(
 const WORKSPACES: &str = concat!("SELECT ", workspace_columns!(), " FROM hopyard_runs.workspaces WHERE id = ANY($1) ORDER BY id");
 /// Sorted, so that none waits for another in a circle.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(h) FROM (SELECT DISTINCT hashtextextended(name, 0) AS h FROM unnest($1::text[]) AS name ORDER BY h) AS sorted";
+pub(super) const BUDGETS: &str = "SELECT key, spent_microusd, open_microusd FROM hopyard_runs.budgets WHERE key = ANY($1)";
 const ALIAS: &str = "SELECT run_id FROM hopyard_runs.aliases WHERE id = $1";
 const TOMBSTONE_GATE: &str = "SELECT pg_advisory_xact_lock_shared(hashtextextended('hopyard.gate.tombstones', 0))";
 
@@ -152,6 +153,15 @@ async fn slot_holders(connection: &mut PgConnection, keys: &[String]) -> Result<
     state::slot_holders(connection, keys).await
 }
 
+async fn budgets(connection: &mut PgConnection, keys: &[String]) -> Result<HashMap<String, Spent>> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    lock(connection, keys.iter().map(|key| format!("hopyard.budget/{key}")).collect()).await?;
+    let found: Vec<(String, i64, i64)> = select(BUDGETS).bind(keys).fetch_all(connection).await.map_err(failure)?;
+    Ok(found.into_iter().map(|(key, spent, open)| (key, Spent { spent, open })).collect())
+}
+
 async fn slot_members(connection: &mut PgConnection, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
     if keys.is_empty() {
         return Ok(HashMap::new());
@@ -217,6 +227,11 @@ impl RunTx for RunTransaction {
 
     async fn slot_members(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
         let found = slot_members(&mut self.tx, keys).await;
+        self.note(found)
+    }
+
+    async fn budgets(&mut self, keys: &[String]) -> Result<HashMap<String, Spent>> {
+        let found = budgets(&mut self.tx, keys).await;
         self.note(found)
     }
 

@@ -43,6 +43,9 @@ const WORKSPACES: &str = "INSERT INTO hopyard_runs.workspaces \
      ON CONFLICT (id) DO UPDATE SET run_id = excluded.run_id, namespace = excluded.namespace, generation = excluded.generation, \
      executor = excluded.executor, host = excluded.host, path = excluded.path, repo = excluded.repo, session = excluded.session, \
      status = excluded.status, created_at = excluded.created_at, removed_at = excluded.removed_at, bytes = excluded.bytes";
+const BUDGETS: &str = "INSERT INTO hopyard_runs.budgets AS b (key, spent_microusd, open_microusd) \
+     SELECT key, spent, open FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS n(key, spent, open) ORDER BY key \
+     ON CONFLICT (key) DO UPDATE SET spent_microusd = b.spent_microusd + excluded.spent_microusd, open_microusd = b.open_microusd + excluded.open_microusd";
 const OUTBOX: &str = "INSERT INTO hopyard_runs.outbox (id, messages) VALUES ($1, $2::text::json)";
 const PUBLISHED: &str =
     "DELETE FROM hopyard_runs.outbox WHERE id IN (SELECT id FROM hopyard_runs.outbox WHERE id = ANY($1) ORDER BY id FOR UPDATE)";
@@ -73,6 +76,11 @@ pub(super) async fn apply(connection: &mut PgConnection, seen: &HashMap<Uuid, Se
     if !writes.aliases.is_empty() {
         let (ids, runs): (Vec<Uuid>, Vec<Uuid>) = writes.aliases.iter().map(|(id, run)| (id.as_uuid(), run.as_uuid())).unzip();
         statement(ALIASES).bind(ids).bind(runs).execute(&mut *connection).await.map_err(failure)?;
+    }
+    if !writes.budgets.is_empty() {
+        let keys: Vec<&str> = writes.budgets.keys().map(String::as_str).collect();
+        let (spent, open): (Vec<i64>, Vec<i64>) = writes.budgets.values().map(|more| (more.spent, more.open)).unzip();
+        statement(BUDGETS).bind(keys).bind(spent).bind(open).execute(&mut *connection).await.map_err(failure)?;
     }
     if !writes.outbox.is_empty() {
         statement(OUTBOX).bind(writes.outbox_id).bind(text(&writes.outbox)?).execute(&mut *connection).await.map_err(failure)?;

@@ -19,7 +19,7 @@ use super::rows::{WorkspaceRecord, decode, encode, id_list, micros, signed, word
 use super::runs::Shared;
 use super::write;
 use crate::Result;
-use crate::runs::{ClaimQuery, KeyRow, RunTx, Writes};
+use crate::runs::{ClaimQuery, KeyRow, RunTx, Spent, Writes};
 
 // Two ranges of one index, each already in order: steps of the pool, and those bound to the executor.
 pub(super) const CANDIDATES: &str = "select run_id, id from ( \
@@ -40,6 +40,7 @@ pub(super) const CLAIMED: &str = "select distinct run_id from attempts where cla
 pub(super) const KEYS: &str = "select k.namespace, k.key, k.run_id, k.request_hash from json_each(?1) asked \
      cross join keys k on k.namespace = json_extract(asked.value, '$[0]') and k.key = json_extract(asked.value, '$[1]')";
 pub(super) const TOMBSTONES: &str = "select run_id, data from tombstones where run_id in (select unhex(value) from json_each(?1))";
+pub(super) const BUDGETS: &str = "select key, spent_microusd, open_microusd from budgets where key in (select value from json_each(?1))";
 pub(super) const RECEIPT: &str = "select data from receipts where seq = ?1 and time_ns = ?2";
 pub(super) const BOUND_RUNS: &str = "select distinct r.id from workspaces w cross join runs r on r.id = w.run_id and r.generation = w.generation \
      where w.executor = ?1 and w.status = 'active' and r.finished_at is null order by r.id";
@@ -123,6 +124,12 @@ impl RunTx for Transaction {
 
     async fn slot_members(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
         reading::slot_members(&mut self.inner, keys).await
+    }
+
+    async fn budgets(&mut self, keys: &[String]) -> Result<HashMap<String, Spent>> {
+        let rows: Vec<(String, i64, i64)> =
+            sqlx::query_as(BUDGETS).bind(encode("budget keys", keys)?).fetch_all(&mut *self.inner).await.map_err(fault)?;
+        Ok(rows.into_iter().map(|(key, spent, open)| (key, Spent { spent, open })).collect())
     }
 
     async fn plans(&mut self, hashes: &[String]) -> Result<HashMap<String, Arc<Plan>>> {

@@ -99,6 +99,18 @@ pub(super) async fn apply(transaction: &mut Transaction, writes: &Writes) -> Res
     for workspace in &writes.workspaces {
         write_workspace(connection, workspace).await?;
     }
+    for (key, more) in &writes.budgets {
+        sqlx::query(
+            "insert into budgets (key, spent_microusd, open_microusd) values (?1, ?2, ?3) on conflict (key) do update set \
+             spent_microusd = spent_microusd + excluded.spent_microusd, open_microusd = open_microusd + excluded.open_microusd",
+        )
+        .bind(key)
+        .bind(more.spent)
+        .bind(more.open)
+        .execute(&mut *connection)
+        .await
+        .map_err(fault)?;
+    }
     if !writes.outbox.is_empty() {
         sqlx::query("insert into outbox (id, at, messages) values (?1, ?2, ?3)")
             .bind(writes.outbox_id)

@@ -95,7 +95,7 @@ fn after(bug: Bug, before: &RunState, input: &Input, now: DateTime<Utc>, decisio
             }
             next.timer = before.timer;
         }
-        (Bug::UsageOverwritten, Input::Renew(renewal, _)) => {
+        (Bug::UsageOverwritten, Input::Renew(renewal, ..)) => {
             for attempt in next.attempts.iter_mut().filter(|a| a.token == renewal.token && !a.status.is_final()) {
                 attempt.usage = renewal.usage;
             }

@@ -8,7 +8,7 @@ use hopyard_contract::AttemptId;
 use hopyard_contract::message::{Finished, Grant, Outcome, Pin, PinReply, Report, Started};
 use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::run::{BlobRef, GitResult};
-use hopyard_contract::status::FailureCode;
+use hopyard_contract::status::{FailureCode, PausedReason};
 use hopyard_scheduler::request::{Answer, Request};
 
 use super::leases::used;
@@ -78,7 +78,7 @@ impl Executor {
             // Some of what goes wrong is a provider's limit.
             Exit::Code(_) if limited(&grant.attempt) => {
                 let until = world.wall(self.process) + LIMIT;
-                Outcome::Limited { until, message: "no calls are taken".to_owned() }
+                Outcome::Limited { reason: PausedReason::UsageLimit, until, message: "no calls are taken".to_owned() }
             }
             Exit::Code(_) => Outcome::Failed { code: FailureCode::ExitCode, message: "ended with 1".to_owned() },
             Exit::Ended if live.kill.borrow().is_some() => Outcome::Killed,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use hopyard_contract::RunId;
 use hopyard_contract::run::Run;
-use hopyard_store::runs::{OutboxRow, RunWrite, Writes};
+use hopyard_store::runs::{OutboxRow, RunWrite, Spent, Writes};
 
 use crate::bugs::Bug;
 
@@ -47,6 +47,10 @@ pub(super) fn apply(tables: &mut Tables, writes: &Writes, seen: &Seen, at: DateT
     }
     for (id, run) in &writes.aliases {
         tables.aliases.entry(*id).or_insert(*run);
+    }
+    for (key, more) in &writes.budgets {
+        let known = tables.budgets.entry(key.clone()).or_default();
+        *known = Spent { spent: known.spent + more.spent, open: known.open + more.open };
     }
     for executor in &writes.executors {
         tables.executors.insert(executor.id.clone(), executor.clone());

@@ -18,7 +18,7 @@ use hopyard_store::runs::{Claimable, ExecutorRow};
 use super::{SimStore, definitions};
 
 /// The tables of the real engines, as `schema` names them.
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 18] = [
     "runs",
     "steps",
     "attempts",
@@ -30,6 +30,7 @@ const TABLES: [&str; 17] = [
     "receipts",
     "tombstones",
     "aliases",
+    "budgets",
     "plans",
     "definitions",
     "executors",

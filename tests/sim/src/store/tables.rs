@@ -10,7 +10,7 @@ use hopyard_contract::run::{Attempt, Kill, Run, RunState, StepState, WorkspaceRo
 use hopyard_contract::submit::Receipt;
 use hopyard_contract::{Name, RunId};
 use hopyard_store::Error;
-use hopyard_store::runs::{ClaimQuery, Claimable, ExecutorRow, KeyRow, OutboxRow};
+use hopyard_store::runs::{ClaimQuery, Claimable, ExecutorRow, KeyRow, OutboxRow, Spent};
 
 use super::definitions::Definition;
 
@@ -33,6 +33,8 @@ pub struct Tables {
     pub tombstones: BTreeMap<RunId, (DateTime<Utc>, Kill)>,
     /// Further ids of runs.
     pub aliases: BTreeMap<RunId, RunId>,
+    /// What was spent of shared budgets.
+    pub budgets: BTreeMap<String, Spent>,
     /// Plans by hash.
     pub plans: BTreeMap<String, Arc<Plan>>,
     /// Definitions in the order of their storing.

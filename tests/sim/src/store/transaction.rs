@@ -12,7 +12,7 @@ use hopyard_contract::run::{Kill, RunState, WorkspaceRow};
 use hopyard_contract::status::RunStatus;
 use hopyard_contract::submit::Receipt;
 use hopyard_contract::{Name, RunId};
-use hopyard_store::runs::{ClaimQuery, KeyRow, RunTx, Writes};
+use hopyard_store::runs::{ClaimQuery, KeyRow, RunTx, Spent, Writes};
 use hopyard_store::{Error, Result};
 use uuid::Uuid;
 
@@ -221,6 +221,11 @@ impl RunTx for Transaction {
     async fn slot_members(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
         self.lock_slots(keys).await?;
         Ok(self.see(|tables, _| tables.members(keys, false)))
+    }
+
+    async fn budgets(&mut self, keys: &[String]) -> Result<HashMap<String, Spent>> {
+        self.lock_slots(keys).await?;
+        Ok(self.see(|tables, _| keys.iter().filter_map(|key| Some((key.clone(), *tables.budgets.get(key)?))).collect()))
     }
 
     async fn plans(&mut self, hashes: &[String]) -> Result<HashMap<String, Arc<Plan>>> {

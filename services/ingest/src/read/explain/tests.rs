@@ -270,7 +270,7 @@ fn starting_workspace_backoff_and_budget_are_told() {
     holds(&found.text, &["attempt 1 of step build", "exit_code", "2026-01-01T00:02:00.000000Z", "`retry.backoff`"]);
     assert_eq!((found.since, found.blockers[0].until), (instant("2026-01-01T00:00:25Z"), backoff.steps[0].claimable_at));
 
-    holds(&told(&state(RunStatus::Pending, Some(PendingReason::AwaitingBudget)), &facts()).text, &["`budget`"]);
+    holds(&told(&state(RunStatus::Pending, Some(PendingReason::AwaitingBudget)), &facts()).text, &["`[budgets]`"]);
 }
 
 #[test]

@@ -129,8 +129,11 @@ fn of_step(state: &RunState, step: &StepState, facts: &Facts) -> Blocker {
             );
         }
         PendingReason::AwaitingBudget => {
-            blocker.text =
-                format!("step {} waits because the `budget` of its scope is spent: raise it, or wait for its next period", step.id);
+            blocker.until = step.claimable_at;
+            blocker.text = format!(
+                "step {} waits because a budget of this day that the run shares is spent (`[budgets]` of the scheduler): it goes on when the next day begins, or once the budget is raised with `hopyard runs resume`",
+                step.id
+            );
         }
     }
     blocker

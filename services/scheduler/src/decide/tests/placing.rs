@@ -164,7 +164,7 @@ fn the_workspace_of_a_session_is_kept_and_moves_to_the_next_run() {
         let mut next = World::born(plan.clone(), submission());
         let mut lease = next.claim("a", executor);
         lease.session_workspace = Some(kept.clone());
-        next.decide(&Input::Lease(lease));
+        next.decide(&Input::Lease(Box::new(lease)));
         let rows: Vec<_> = next.workspaces().into_iter().map(|r| (r.id, r.status)).collect();
         assert_eq!(rows, [(format!("{}-g1", run_id(1)), WorkspaceStatus::Active), ("earlier".to_owned(), becomes)], "{executor}");
     }
@@ -193,13 +193,13 @@ fn a_session_goes_on_from_its_kept_work() {
     let mut lease = next.claim("a", "e2");
     (lease.session_workspace, lease.session_work) = (Some(kept.clone()), Some(work_of_first.clone()));
     let mut moved = next.clone();
-    moved.decide(&Input::Lease(lease.clone()));
+    moved.decide(&Input::Lease(Box::new(lease.clone())));
     let Reply::Granted(grant) = &moved.reply else { panic!("the claim holds") };
     assert_eq!(grant.workspace.restore.as_ref(), Some(&work_of_first));
     let told = &moved.event(EventType::WorkspaceSuperseded).data;
     assert_eq!((told["workspace"].clone(), told["executor"].clone(), told["commit"].clone()), (json!("earlier"), json!("e1"), json!("h1")));
     lease.executor = name("e1");
-    next.decide(&Input::Lease(lease.clone()));
+    next.decide(&Input::Lease(Box::new(lease.clone())));
     assert_eq!(next.count(EventType::WorkspaceSuperseded), 0);
     let held = Held { attempt: AttemptId { run: run_id(1), step: name("a"), n: 1 }, token: lease.token, grant: (*grant).as_ref().clone() };
 
@@ -234,6 +234,6 @@ fn an_executor_of_the_same_host_has_directories_of_its_own() {
     let mut next = World::born(plan, submission());
     let mut lease = next.claim("a", "e2");
     lease.session_workspace = Some(kept);
-    next.decide(&Input::Lease(lease));
+    next.decide(&Input::Lease(Box::new(lease)));
     assert!(next.workspaces().iter().any(|r| r.id == "earlier" && r.status == WorkspaceStatus::Reclaimable));
 }

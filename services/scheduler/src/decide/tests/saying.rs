@@ -14,9 +14,9 @@ use crate::decide::{Effect, Input, KillAsk, Reply, Tick};
 fn everything(held: &Held, world: &World) -> Vec<Input> {
     let renewal = Renewal { attempt: held.attempt.clone(), token: held.token, usage: cost(0), log_bytes: 77 };
     let mut inputs = vec![
-        Input::Lease(world.claim(held.attempt.step.as_str(), "e2")),
+        Input::Lease(Box::new(world.claim(held.attempt.step.as_str(), "e2"))),
         Input::Started(started(held, world.now)),
-        Input::Renew(renewal, "20s".parse().unwrap()),
+        Input::Renew(renewal, "20s".parse().unwrap(), None),
         Input::Pin(Pin { attempt: held.attempt.clone(), token: held.token, commit: "other".to_owned() }),
         Input::Kill(KillAsk { by: "eve".to_owned(), reason: None, force: true }),
         Input::Tick(Tick { may_expire: true, unbind: Some("the executor is silent"), parents: [(run_id(9), RunStatus::Failed)].into() }),

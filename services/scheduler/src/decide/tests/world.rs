@@ -9,14 +9,14 @@ use hopyard_contract::event::{Event, EventType};
 use hopyard_contract::message::{Finished, Grant, NewRun, Outcome, Pin, Renewal, Started};
 use hopyard_contract::plan::Plan;
 use hopyard_contract::run::{Attempt, GitResult, Kill, RunState, StepState, WorkspaceRow};
-use hopyard_contract::status::{FailureCode, PendingReason, RunStatus, StepStatus};
+use hopyard_contract::status::{FailureCode, PausedReason, PendingReason, RunStatus, StepStatus};
 use hopyard_contract::usage::Usage;
 use hopyard_contract::{AttemptId, Name, RunId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::invariants;
-use crate::decide::{Birth, Decision, Effect, Input, KillAsk, Lease, Reply, Tick, birth, decide};
+use crate::decide::{Birth, Decision, Effect, Input, KillAsk, Lease, Purse, Reply, Tick, birth, decide};
 
 /// Length of every lease here, in seconds.
 pub(super) const LEASE: i64 = 20;
@@ -31,6 +31,8 @@ pub(super) struct World {
     pub(super) reply: Reply,
     /// The last inventory row that was written.
     pub(super) row: Option<WorkspaceRow>,
+    /// What is there of budgets that are shared.
+    pub(super) purse: Option<Purse>,
     /// The latest instant at which anything was decided.
     pub(super) latest: DateTime<Utc>,
 }
@@ -82,7 +84,7 @@ pub(super) fn failed(code: FailureCode) -> Outcome {
 }
 
 pub(super) fn limited(until: DateTime<Utc>) -> Outcome {
-    Outcome::Limited { until, message: "the provider takes no calls".to_owned() }
+    Outcome::Limited { reason: PausedReason::UsageLimit, until, message: "the provider takes no calls".to_owned() }
 }
 
 pub(super) fn work(head: &str) -> GitResult {
@@ -157,7 +159,7 @@ impl World {
         let (parents, tombstone) = (&submission.parents, submission.tombstone);
         let decision = birth(&Birth { namespace: &namespace, new: &new, plan, parents, tombstone, trace_id: None }, at(0));
         let (now, state, reply) = (at(0), decision.next.clone(), Reply::None);
-        let mut world = Self { now, state, events: Vec::new(), effects: Vec::new(), reply, row: None, latest: now };
+        let mut world = Self { now, state, events: Vec::new(), effects: Vec::new(), reply, row: None, purse: None, latest: now };
         world.keep(decision);
         invariants::check(None, &world);
         world
@@ -198,13 +200,14 @@ impl World {
             length: Span::from_millis(LEASE.unsigned_abs() * 1000),
             session_workspace: None,
             session_work: None,
+            purse: None,
         }
     }
 
     /// Claims a step; `None` when it cannot be claimed.
     pub(super) fn try_lease(&mut self, step: &str, executor: &str) -> Option<Held> {
-        let lease = self.claim(step, executor);
-        self.decide(&Input::Lease(lease.clone()));
+        let lease = Lease { purse: self.purse, ..self.claim(step, executor) };
+        self.decide(&Input::Lease(Box::new(lease.clone())));
         match &self.reply {
             Reply::Granted(grant) => Some(Held { attempt: grant.attempt.clone(), token: lease.token, grant: (**grant).clone() }),
             Reply::NotClaimable => None,
@@ -250,7 +253,7 @@ impl World {
 
     pub(super) fn renew(&mut self, held: &Held, usage: Usage) -> &mut Self {
         let renewal = Renewal { attempt: held.attempt.clone(), token: held.token, usage, log_bytes: 0 };
-        self.decide(&Input::Renew(renewal, Span::from_millis(LEASE.unsigned_abs() * 1000)))
+        self.decide(&Input::Renew(renewal, Span::from_millis(LEASE.unsigned_abs() * 1000), self.purse))
     }
 
     pub(super) fn pin(&mut self, held: &Held, commit: &str) -> &mut Self {
