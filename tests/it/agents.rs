@@ -56,6 +56,9 @@ async fn an_agents_work_and_what_it_used_are_the_same_on_every_surface() {
 
     let sums = harness.get("/api/v1/usage").await;
     assert_eq!(sums["items"][0]["usage"], usage, "{sums:#}");
+    let by_repository = harness.get("/api/v1/usage?by=repository").await;
+    let of_repository = &by_repository["items"][0];
+    assert_eq!((&of_repository["repository"], &of_repository["usage"]), (&state["repo"]["url"], &usage), "{by_repository:#}");
     let sample = format!("hopyard_cost_usd_total{{workflow=\"{}\"}}", state["workflow"].as_str().unwrap());
     let counted = async || (harness.metric("metrics", &sample).await == 0.1087).then_some(()).ok_or("not counted yet");
     eventually("the metric has the cost", counted).await;
@@ -221,6 +224,28 @@ fn look_for(needle: &[u8], dir: &std::path::Path, found: &mut Vec<std::path::Pat
             found.push(entry.path());
         }
     }
+}
+
+/// Covers X4: a program whose own sums are others than what was counted changes nothing, and is told.
+#[tokio::test]
+async fn sums_of_a_program_that_differ_are_a_note_and_not_a_choice() {
+    let provider = Provider::start(&[json!({ "usage": { "input": 100, "output": 10 } })]);
+    let settings = provider.settings("anthropic", "").display().to_string();
+    let harness = Harness::start(Setup { settings: vec![("CONFIG", settings)], ..Setup::default() }).await;
+    let wrong =
+        json!({ "type": "result", "subtype": "success", "total_cost_usd": 9.5, "usage": { "input_tokens": 7, "output_tokens": 1 } });
+    let mut step = fake(&[json!({ "say": "done" }), json!({ "end": { "completed": "done" } }), json!({ "print": wrong })]);
+    step["agent"]["model"] = json!("claude-sonnet-4-5");
+    let run = harness.submit(steps(json!([step]))).await;
+    let state = harness.wait_completed(&run).await;
+    let attempt = &step_of(&state, "fix")["attempts"][0];
+    let note = attempt["note"].as_str().unwrap_or_default();
+    assert!(note.contains("9500000 millionths of a dollar, 450 were counted"), "{attempt:#}");
+    assert_eq!((&state["usage"]["cost_microusd"], &state["usage"]["tokens"]["input"]), (&json!(450), &json!(100)));
+    let events = harness.events(&run).await;
+    assert_eq!(events.iter().find(|event| event["type"] == "attempt.completed").unwrap()["data"]["note"], note);
+    assert_eq!(harness.metric("executor-1", "hopyard_agent_usage_differences_total{cli=\"fake\",what=\"cost\"}").await, 1.0);
+    harness.close().await;
 }
 
 /// Covers G3 and X4: money that a dead executor spent is counted once.
@@ -399,5 +424,44 @@ async fn a_conversation_is_gone_on_with_by_a_retry_and_by_a_later_run_of_its_ses
         assert!(state["result"]["files"].to_string().contains(path) && !state["result"]["files"].to_string().contains("hopyard-home"));
     }
     assert_eq!(sessions[0], sessions[1]);
+    harness.close().await;
+}
+
+/// A program that no adapter knows: what its lines say is found by path, and its exit tells how it ended where they do not.
+#[tokio::test]
+async fn any_program_can_be_an_agent() {
+    let harness = Harness::start(Setup::default()).await;
+    let said = r#"{"sid":"s-1"}
+{"id":"m1","say":"I look","call":{"id":"c1","name":"grep","args":{"q":"x"}},"in":100,"out":7,"usd":0.002}
+{"re":"c1","out_text":"nothing"}
+no JSON
+{"id":"m2","say":"done","in":120,"out":9,"usd":0.003,"over":true}"#;
+    let paths = json!({
+        "session": "$.sid", "turn": "$.id", "text": "$.say", "tool_id": "$.call.id", "tool_name": "$.call.name", "tool_input": "$.call.args",
+        "result_id": "$.re", "result_output": "$.out_text", "input_tokens": "$.in", "output_tokens": "$.out", "cost_usd": "$.usd", "done": "$.over",
+    });
+    let agent = |script: &str, map: Value| {
+        let command = json!(["sh", "-c", format!("cat > prompt.txt; cat <<'E'\n{said}\nE\n{script}")]);
+        steps(json!([{ "id": "fix", "agent": { "cli": "generic", "prompt": "do it", "command": command, "map": map } }]))
+    };
+    let run = harness.submit(agent("exit 3", paths.clone())).await;
+    let state = harness.wait_completed(&run).await;
+    let usage = json!({ "cost_microusd": 5000, "tokens": { "input": 220, "output": 16, "cache_read": 0, "cache_write": 0 }, "turns": 2, "tool_calls": 1 });
+    assert_eq!(state["usage"], usage, "its own word counts, not the code of its exit");
+    let record = record(&harness, &run).await;
+    assert_eq!((&record["session"], &record["answer"], &record["tools"][0]["name"]), (&json!("s-1"), &json!("done"), &json!("grep")));
+    assert_eq!((&record["tools"][0]["output"], &record["unknown_lines"]), (&json!("nothing"), &json!(1)));
+
+    let mut silent = paths;
+    silent.as_object_mut().unwrap().remove("done");
+    for (script, status) in [("exit 0", "completed"), ("exit 3", "failed")] {
+        let run = harness.submit(agent(script, silent.clone())).await;
+        assert_eq!(harness.wait_final(&run).await["status"], status, "{script}");
+    }
+    let problem = harness.http("POST", "/api/v1/runs", agent("", json!({ "turn": "id" }))).await.expect(422).json();
+    assert_eq!(
+        (&problem["errors"][0]["code"], &problem["errors"][0]["pointer"]),
+        (&json!("jsonpath"), &json!("/definition/steps/0/agent/map/turn"))
+    );
     harness.close().await;
 }

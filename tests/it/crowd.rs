@@ -130,6 +130,7 @@ impl Crowd {
             usage: Usage::default(),
             log_bytes: 0,
             log: None,
+            note: None,
             record: None,
             snapshot: None,
             before: None,

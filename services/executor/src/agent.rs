@@ -9,6 +9,7 @@ mod codex;
 mod conversation;
 mod event;
 mod gemini;
+mod generic;
 mod lines;
 mod opencode;
 mod record;
@@ -38,7 +39,6 @@ use self::event::AgentEnd;
 use self::lines::Lines;
 use self::record::Record;
 use self::tally::Tally;
-use crate::Executor;
 use crate::attempt::{Command, QUESTION_FILE, failed, write_private};
 use crate::limit::Limit;
 use crate::live::Attempt;
@@ -46,6 +46,7 @@ use crate::metered::Metered;
 use crate::prices::Prices;
 use crate::process::{ExitFacts, ExitKind, SPOOL_FILE, SpoolReader, StepProcess, outputs};
 use crate::prompts;
+use crate::{Executor, instruments};
 
 /// Time that a program has to end by itself after it said that it is done: some never do.
 const AFTER_THE_END: Duration = Duration::from_secs(10);
@@ -110,7 +111,14 @@ pub(crate) async fn ready(
     let chosen = match spec.gateway {
         Some(GatewayUse::Off) => None,
         wanted => {
-            let chosen = executor.providers.choose(adapter::wire(cli), spec.model.as_deref());
+            let chosen = match adapter::wire(cli) {
+                Some(wire) => executor.providers.choose(wire, spec.model.as_deref()),
+                None => spec
+                    .model
+                    .as_deref()
+                    .and_then(|model| executor.providers.of_model(model).ok())
+                    .map(|(provider, model)| (provider, Some(model))),
+            };
             ensure!(
                 chosen.is_some() || wanted.is_none(),
                 "no provider of this executor speaks what {cli} speaks; name one in `[providers.NAME]` of its settings"
@@ -138,6 +146,8 @@ pub(crate) async fn ready(
         script: spec.script.as_deref(),
         model: spec.model.as_deref(),
         max_turns,
+        command: &spec.command,
+        resume_args: &spec.resume_args,
         permissions: spec.permissions,
         resume: before.as_ref().map(|before| before.session.as_str()),
         gateway: entry.as_ref(),
@@ -166,7 +176,7 @@ impl Agent {
         if let Some(before) = start.before.as_ref().filter(|_| adapter::sums_up_conversations(cli)) {
             tally.begin_after(before.tokens);
         }
-        let heard = Heard { lines: Lines::default(), parser: Parser::of(cli), tally, replies: 0, last: None };
+        let heard = Heard { lines: Lines::default(), parser: Parser::of(cli, &spec.map), tally, replies: 0, last: None };
         Self {
             cli,
             spec,
@@ -339,6 +349,27 @@ impl Agent {
         Ok(Some(serde_json::to_vec(&record)?))
     }
 
+    /// How what the program tells of tokens and money differs from what its gateway counted; nothing is decided by it.
+    pub(crate) fn difference(&self) -> Option<String> {
+        let metered = self.metered.as_ref()?;
+        let told = self.heard().tally.told_of_this_attempt()?;
+        let counted = metered.usage();
+        let mut differs = Vec::new();
+        if told.tokens != counted.tokens {
+            differs.push(("tokens", format!("{:?} tokens, {:?} were counted", told.tokens, counted.tokens)));
+        }
+        if let (Some(own), Some(ours)) = (told.cost_microusd, counted.cost_microusd)
+            && own != ours
+        {
+            differs.push(("cost", format!("{own} millionths of a dollar, {ours} were counted")));
+        }
+        for (what, _) in &differs {
+            instruments::differences().with_label_values(&[self.cli.as_str(), what]).inc();
+        }
+        let words: Vec<String> = differs.into_iter().map(|(_, words)| words).collect();
+        (!words.is_empty()).then(|| format!("{} tells of {}", self.cli, words.join(", and of ")))
+    }
+
     /// Whether it may change nothing.
     pub(crate) fn only_reads(&self) -> bool {
         self.spec.permissions == Permissions::Read
@@ -358,7 +389,7 @@ impl Agent {
         match (facts.kind, ended) {
             (ExitKind::Exited | ExitKind::Signaled | ExitKind::Timeout | ExitKind::IdleTimeout, Some(end)) => self.meant(end),
             (ExitKind::Killed, Some(end)) if done => self.meant(end),
-            (ExitKind::Exited, None) if facts.code == Some(0) && !adapter::tells_its_end(self.cli) => Outcome::Completed,
+            (ExitKind::Exited, None) if facts.code == Some(0) && !adapter::tells_its_end(self.cli, &self.spec) => Outcome::Completed,
             (ExitKind::Exited | ExitKind::Signaled, None) => failed(FailureCode::AgentError, self.unfinished(facts)),
             (ExitKind::IdleTimeout | ExitKind::Timeout, None) => match plain {
                 Outcome::Failed { code, message } => failed(code, format!("{message}; {}", self.said_last())),

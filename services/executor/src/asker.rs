@@ -70,6 +70,14 @@ impl Asker {
         }
     }
 
+    /// How the program's own sums differ from what was counted, if they do.
+    pub(crate) fn difference(&self) -> Option<String> {
+        match self {
+            Self::Agent(agent) => agent.difference(),
+            Self::Llm(_) => None,
+        }
+    }
+
     /// What was used so far.
     pub(crate) fn usage(&self) -> Usage {
         match self {

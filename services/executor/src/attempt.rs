@@ -71,6 +71,7 @@ fn ended(grant: &Grant, outcome: Outcome) -> Finished {
         log_bytes: 0,
         log: None,
         record: None,
+        note: None,
         snapshot: None,
         before: None,
         result: None,
@@ -186,6 +187,7 @@ impl Executor {
         if let Some(asker) = asker {
             asker.close().await;
             finished.usage = asker.usage();
+            finished.note = asker.difference();
             if finished.outcome == Outcome::Completed {
                 finished.outputs.extend(asker.outputs());
                 // Whatever its program made of what it was told: it may look only.

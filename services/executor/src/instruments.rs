@@ -11,6 +11,18 @@ pub(crate) fn attempts() -> &'static IntCounterVec {
     CELL.get_or_init(|| counter("hopyard_executor_attempts_total", "Attempts of this executor by outcome.", &["outcome"]))
 }
 
+/// Attempts of agents whose own sums differ from what was counted.
+pub(crate) fn differences() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| {
+        counter(
+            "hopyard_agent_usage_differences_total",
+            "Attempts of agents whose own sums differ from what was counted.",
+            &["cli", "what"],
+        )
+    })
+}
+
 /// Claims by outcome.
 pub(crate) fn claims() -> &'static IntCounterVec {
     static CELL: OnceLock<IntCounterVec> = OnceLock::new();

@@ -115,6 +115,7 @@ impl Executor {
             usage: asker.as_ref().map(Asker::usage).unwrap_or_default(),
             log_bytes,
             log,
+            note: None,
             record,
             snapshot: kept.snapshot,
             before: None,

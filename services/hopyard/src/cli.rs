@@ -82,8 +82,8 @@ pub enum Command {
     /// Lists workspaces, and frees the disk of this host
     #[command(subcommand, after_help = "Example:\n  hopyard workspaces list")]
     Workspaces(WorkspacesCommand),
-    /// Sums up tokens and cost by workflow
-    #[command(after_help = "Example:\n  hopyard usage --since 24h")]
+    /// Sums up tokens and cost by workflow or by repository
+    #[command(after_help = "Examples:\n  hopyard usage --since 24h\n  hopyard usage --since 7d --by repository")]
     Usage(UsageArgs),
     /// Shows, requeues and drops messages that could not be processed
     #[command(subcommand, after_help = "Example:\n  hopyard dlq list")]

@@ -240,12 +240,14 @@ fn of_the_rest() -> Vec<Route> {
         route(
             "/api/v1/usage",
             get(fleet::on_usage),
-            OperationDoc::new("getUsage", "Usage of the runs submitted in a range of time, by workflow.")
+            OperationDoc::new("getUsage", "Usage of the runs submitted in a range of time, by workflow or by repository.")
                 .query("from", "Start of the range; 30 days before its end by default.")
                 .shaped(Shape::Time)
                 .query("to", "End of the range; now by default.")
                 .shaped(Shape::Time)
-                .json(200, "", "Sums by workflow."),
+                .query("by", "`workflow` (default) or `repository`.")
+                .shaped(Shape::Word(&["workflow", "repository"]))
+                .json(200, "", "Sums by workflow, or by repository."),
         ),
         route(
             "/api/v1/dead-letters",

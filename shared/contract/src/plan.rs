@@ -15,7 +15,7 @@ pub mod check;
 mod llm;
 mod prompt_file;
 
-pub use agent::{AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
+pub use agent::{AGENT_MAP, AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
 pub use approval::ApprovalSpec;
 pub use llm::{LlmSpec, MAX_ANSWER_TOKENS};
 pub use prompt_file::PromptFile;

@@ -292,6 +292,9 @@ pub struct Attempt {
     pub failure_code: Option<FailureCode>,
     /// The failure in words.
     pub error: Option<String>,
+    /// What is odd about it, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Cumulative usage.
     pub usage: Usage,
     /// What it may spend on models in all, in millionths of a US dollar; absent without a limit.

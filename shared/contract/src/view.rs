@@ -203,6 +203,9 @@ pub struct AttemptView {
     /// The failure in words.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+    /// What is odd about it, such as a program whose own sums differ from what was counted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
     /// Executor.
     pub executor: Name,
     /// Host.
@@ -393,6 +396,7 @@ impl AttemptView {
             status: attempt.status,
             failure_code: attempt.failure_code,
             error: attempt.error.clone(),
+            note: attempt.note.clone(),
             executor: attempt.executor.clone(),
             host: attempt.host.clone(),
             pid: attempt.pid,

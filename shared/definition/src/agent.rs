@@ -1,13 +1,30 @@
 //! The `agent` of a step: which program works, what it is told, and what it may do by itself.
 
-use hopyard_contract::plan::{AgentSpec, GatewayUse, Permissions};
+use std::collections::BTreeMap;
+
+use hopyard_contract::plan::{AGENT_MAP, AgentSpec, GatewayUse, Permissions};
+use serde_json_path::JsonPath;
 
 use crate::document::Node;
 use crate::prompt_file;
 use crate::reader::Reader;
+use crate::suggest::short;
 
-pub(crate) const FIELDS: [&str; 10] =
-    ["cli", "prompt", "prompt_file", "with", "model", "max_turns", "permissions", "resume", "gateway", "script"];
+pub(crate) const FIELDS: [&str; 13] = [
+    "cli",
+    "prompt",
+    "prompt_file",
+    "with",
+    "model",
+    "max_turns",
+    "permissions",
+    "resume",
+    "gateway",
+    "script",
+    "command",
+    "resume_args",
+    "map",
+];
 
 /// Reads an agent; `None` without a program or a prompt, which no other field can stand in for.
 pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<AgentSpec> {
@@ -26,6 +43,9 @@ pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Ag
     let resume = fields.get("resume").and_then(|node| reader.boolean(node, &at("resume"))).unwrap_or(false);
     let gateway = fields.get("gateway").and_then(|node| reader.word::<GatewayUse>(node, &at("gateway"), &uses));
     let script = fields.get("script").and_then(|node| reader.text(node, &at("script")).map(str::to_owned));
+    let command = fields.get("command").map(|node| texts(reader, node, &at("command"))).unwrap_or_default();
+    let resume_args = fields.get("resume_args").map(|node| texts(reader, node, &at("resume_args"))).unwrap_or_default();
+    let map = fields.get("map").map(|node| paths(reader, node, &at("map"))).unwrap_or_default();
     let (prompt, prompt_file) = prompt?;
     Some(AgentSpec {
         cli: cli?,
@@ -37,5 +57,30 @@ pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Ag
         resume,
         gateway,
         script,
+        command,
+        resume_args,
+        map,
     })
+}
+
+fn texts(reader: &mut Reader, node: &Node, pointer: &str) -> Vec<String> {
+    let items = reader.list(node, pointer).unwrap_or_default();
+    let text = |(at, item): (usize, &Node)| reader.text(item, &format!("{pointer}/{at}")).map(str::to_owned);
+    items.iter().enumerate().filter_map(text).collect()
+}
+
+/// JSONPaths by what they lead to.
+fn paths(reader: &mut Reader, node: &Node, pointer: &str) -> BTreeMap<String, String> {
+    let Some(fields) = reader.fields(node, pointer, &AGENT_MAP) else { return BTreeMap::new() };
+    let mut paths = BTreeMap::new();
+    for name in AGENT_MAP {
+        let Some(node) = fields.get(name) else { continue };
+        let pointer = format!("{pointer}/{name}");
+        let Some(text) = reader.text(node, &pointer) else { continue };
+        if let Err(error) = JsonPath::parse(text) {
+            reader.error("jsonpath", &pointer, format!("`{}` is no JSONPath: {error}", short(text)), node.at);
+        }
+        paths.insert(name.to_owned(), text.to_owned());
+    }
+    paths
 }

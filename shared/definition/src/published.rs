@@ -166,6 +166,12 @@ struct AgentStep {
     /// What the fake agent plays: JSON lines; a template.
     #[schemars(length(min = 1))]
     script: Option<String>,
+    /// Program and arguments of a generic agent; templates.
+    command: Option<Vec<String>>,
+    /// What a generic agent gets beside that to go on with a conversation; `{session}` stands for its id.
+    resume_args: Option<Vec<String>>,
+    /// JSONPaths to what a generic agent says in a line, by `session`, `turn`, `text`, `tool_name`, `input_tokens` and more.
+    map: Option<BTreeMap<String, String>>,
 }
 
 /// A program, or a template that gives one.

@@ -48,7 +48,7 @@ pub trait Reader: Send + Sync {
     async fn workspaces(&self, namespace: &Name, status: Option<WorkspaceStatus>, limit: u32) -> Result<Vec<WorkspaceRow>>;
 
     /// Sums of usage of runs created in a range, by workflow.
-    async fn usage(&self, namespace: &Name, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<UsageRow>>;
+    async fn usage(&self, namespace: &Name, from: DateTime<Utc>, to: DateTime<Utc>, by: UsageBy) -> Result<Vec<UsageRow>>;
 
     /// Unended runs that hold the slot.
     async fn slot_holders(&self, slot: &Slot) -> Result<Vec<RunId>>;
@@ -99,11 +99,20 @@ pub struct RunFilter {
     pub limit: u32,
 }
 
-/// Usage of one workflow in a range.
+/// What usage is summed up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageBy {
+    /// The workflow.
+    Workflow,
+    /// The repository.
+    Repository,
+}
+
+/// Usage of one workflow or one repository in a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageRow {
-    /// Name of the workflow.
-    pub workflow: Name,
+    /// Name of the workflow, or URL of the repository; empty for runs without one.
+    pub name: String,
     /// Runs.
     pub runs: u64,
     /// Sum.

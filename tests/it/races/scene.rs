@@ -242,6 +242,7 @@ impl Scene {
             usage: usage(used),
             log_bytes: used,
             log: None,
+            note: None,
             record: None,
             snapshot: Some("c".repeat(40)),
             before: None,

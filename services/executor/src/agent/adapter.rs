@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use hopyard_contract::plan::{AgentCli, Permissions};
+use hopyard_contract::plan::{AgentCli, AgentSpec, Permissions};
 use serde_json::{Value, json};
 
 use super::event::AgentEvent;
-use super::{claude, codex, gemini, opencode};
+use super::{claude, codex, gemini, generic, opencode};
 use crate::metered::Entry;
 use crate::wire::Wire;
 
@@ -26,6 +26,10 @@ pub(super) struct Order<'a> {
     pub(super) model: Option<&'a str>,
     /// Most turns, where the program can be told.
     pub(super) max_turns: Option<u64>,
+    /// Program and arguments of a generic one.
+    pub(super) command: &'a [String],
+    /// What it gets beside that to go on with a session.
+    pub(super) resume_args: &'a [String],
     /// What it may do.
     pub(super) permissions: Permissions,
     /// Session to go on with.
@@ -48,8 +52,12 @@ pub(super) struct Launch {
 }
 
 /// Whether a program says itself that it is done; otherwise its exit does.
-pub(super) fn tells_its_end(cli: AgentCli) -> bool {
-    cli != AgentCli::Opencode
+pub(super) fn tells_its_end(cli: AgentCli, spec: &AgentSpec) -> bool {
+    match cli {
+        AgentCli::Opencode => false,
+        AgentCli::Generic => spec.map.contains_key("done"),
+        AgentCli::Claude | AgentCli::Codex | AgentCli::Gemini | AgentCli::Fake => true,
+    }
 }
 
 /// Whether the sums that a program tells are those of a whole conversation, also of what came before it was resumed.
@@ -57,13 +65,14 @@ pub(super) fn sums_up_conversations(cli: AgentCli) -> bool {
     cli == AgentCli::Codex
 }
 
-/// How a program speaks to models.
-pub(super) fn wire(cli: AgentCli) -> Wire {
+/// How a program speaks to models; of a generic one only its model tells.
+pub(super) fn wire(cli: AgentCli) -> Option<Wire> {
     match cli {
-        AgentCli::Claude | AgentCli::Fake => Wire::Anthropic,
-        AgentCli::Codex => Wire::Responses,
-        AgentCli::Opencode => Wire::Chat,
-        AgentCli::Gemini => Wire::Gemini,
+        AgentCli::Claude | AgentCli::Fake => Some(Wire::Anthropic),
+        AgentCli::Codex => Some(Wire::Responses),
+        AgentCli::Opencode => Some(Wire::Chat),
+        AgentCli::Gemini => Some(Wire::Gemini),
+        AgentCli::Generic => None,
     }
 }
 
@@ -74,6 +83,7 @@ pub(super) fn launch(cli: AgentCli, order: &Order<'_>) -> Launch {
         AgentCli::Codex => start_codex(order),
         AgentCli::Opencode => start_opencode(order),
         AgentCli::Gemini => start_gemini(order),
+        AgentCli::Generic => start_generic(order),
         AgentCli::Fake => start_fake(order),
     }
 }
@@ -190,6 +200,30 @@ fn start_gemini(order: &Order<'_>) -> Launch {
     Launch { argv, env, files: BTreeMap::from([(".gemini/settings.json".to_owned(), settings.to_string())]) }
 }
 
+fn start_generic(order: &Order<'_>) -> Launch {
+    let model = order.model.unwrap_or_default();
+    let mut argv: Vec<String> = order.command.iter().map(|word| word.replace("{model}", model)).collect();
+    if let Some(session) = order.resume {
+        argv.extend(order.resume_args.iter().map(|word| word.replace("{session}", session)));
+    }
+    let mut env = BTreeMap::new();
+    if let Some(gateway) = order.gateway {
+        // Whatever way to speak it has, there is one address; another wire than the provider's is refused there.
+        let (url, token, openai) = (gateway.url.as_str(), gateway.token.as_str(), format!("{}/v1", gateway.url));
+        env.extend(variables([
+            ("AGENT_GATEWAY_URL", url),
+            (TOKEN, token),
+            ("ANTHROPIC_BASE_URL", url),
+            ("ANTHROPIC_API_KEY", token),
+            ("OPENAI_BASE_URL", &openai),
+            ("OPENAI_API_KEY", token),
+            ("GOOGLE_GEMINI_BASE_URL", url),
+            ("GEMINI_API_KEY", token),
+        ]));
+    }
+    Launch { argv, env, files: BTreeMap::new() }
+}
+
 fn start_fake(order: &Order<'_>) -> Launch {
     const SCRIPT: &str = ".fake-agent/script.jsonl";
     let mut argv = words(&[order.own_program, FAKE_COMMAND]);
@@ -209,14 +243,17 @@ fn start_fake(order: &Order<'_>) -> Launch {
 pub(super) enum Parser {
     /// Claude Code keeps the reply that its pieces belong to.
     Claude(claude::Parser),
+    /// A generic one says it where its step says.
+    Generic(generic::Parser),
     /// The others tell everything in each line.
     Plain(fn(&Value) -> Vec<AgentEvent>),
 }
 
 impl Parser {
     /// The one for a program.
-    pub(super) fn of(cli: AgentCli) -> Self {
+    pub(super) fn of(cli: AgentCli, map: &BTreeMap<String, String>) -> Self {
         match cli {
+            AgentCli::Generic => Self::Generic(generic::Parser::new(map)),
             AgentCli::Claude | AgentCli::Fake => Self::Claude(claude::Parser::default()),
             AgentCli::Codex => Self::Plain(codex::parse),
             AgentCli::Opencode => Self::Plain(opencode::parse),
@@ -228,6 +265,7 @@ impl Parser {
     pub(super) fn parse(&mut self, line: &Value) -> Vec<AgentEvent> {
         match self {
             Self::Claude(parser) => parser.parse(line),
+            Self::Generic(parser) => parser.parse(line),
             Self::Plain(parse) => parse(line),
         }
     }

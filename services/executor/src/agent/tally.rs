@@ -196,6 +196,11 @@ impl Tally {
         self.totals
     }
 
+    /// The same of this attempt alone.
+    pub(super) fn told_of_this_attempt(&self) -> Option<Told> {
+        self.totals.map(|told| Told { tokens: less(told.tokens, self.before), ..told })
+    }
+
     /// Lines that no adapter understood.
     pub(super) fn unknown_lines(&self) -> u64 {
         self.unknown

@@ -16,7 +16,7 @@ fn lines(text: &str) -> Vec<Value> {
 }
 
 fn events(cli: AgentCli, text: &str) -> Vec<AgentEvent> {
-    let mut parser = Parser::of(cli);
+    let mut parser = Parser::of(cli, &Default::default());
     lines(text).iter().flat_map(|line| parser.parse(line)).collect()
 }
 
@@ -179,7 +179,7 @@ fn nothing_that_a_program_says_is_fatal() {
         r#"{"type":"stream_event"}"#,
     ];
     for cli in AgentCli::ALL.iter().copied() {
-        let mut parser = Parser::of(cli);
+        let mut parser = Parser::of(cli, &Default::default());
         for line in odd {
             for event in parser.parse(&serde_json::from_str(line).unwrap()) {
                 let mut tally = Tally::default();

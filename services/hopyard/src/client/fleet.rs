@@ -79,6 +79,19 @@ pub struct UsageArgs {
     /// Runs submitted before this: a duration ago, or an RFC 3339 time
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
+    /// What is summed up by
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
+    pub by: SumBy,
+}
+
+/// What usage is summed up by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum SumBy {
+    /// The workflow.
+    #[default]
+    Workflow,
+    /// The repository.
+    Repository,
 }
 
 const EXECUTORS: [Column; 7] = [
@@ -100,7 +113,7 @@ const WORKSPACES: [Column; 5] = [
 ];
 
 const USAGE: [Column; 7] = [
-    ("WORKFLOW", |v| field(v, "/workflow")),
+    ("OF", |v| v.get("workflow").or_else(|| v.get("repository")).and_then(Value::as_str).unwrap_or_default().to_owned()),
     ("RUNS", |v| field(v, "/runs")),
     ("COST", |v| v.pointer("/usage/cost_microusd").and_then(Value::as_u64).map_or_else(|| "unknown".to_owned(), format_microusd)),
     ("TOKENS IN", |v| field(v, "/usage/tokens/input")),
@@ -187,6 +200,9 @@ fn letter(value: &Value) -> String {
 pub async fn usage(api: &Api, format: Format, args: &UsageArgs) -> Result<Exit> {
     let now = Utc::now();
     let mut query = vec![("from", hopyard_contract::time::format(inputs::since(&args.since, now)?))];
+    if args.by == SumBy::Repository {
+        query.push(("by", "repository".to_owned()));
+    }
     if let Some(until) = &args.until {
         query.push(("to", hopyard_contract::time::format(inputs::since(until, now)?)));
     }

@@ -1,5 +1,6 @@
 //! `hopyard doctor`: what this machine and this deployment lack, each with the command that helps.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use hopyard_executor::process::environment::resolve;
@@ -13,10 +14,13 @@ use super::BUS_WITHIN;
 use crate::client::output::{self, Column, Format, field};
 use crate::client::{Api, repository};
 use crate::exit::Exit;
-use crate::servers::{find_postgres, find_program, process_env};
+use crate::servers::{Launch, Spawner, Streams, find_postgres, find_program, process_env};
 
 /// The oldest git that can do what workspaces need.
 const GIT: (u32, u32) = (2, 38);
+
+/// Longest wait for the version of a program.
+const VERSION_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// One thing that was looked at.
 struct Finding {
@@ -64,7 +68,7 @@ const COLUMNS: [Column; 4] = [
 pub async fn run(config: &Config, api: &Api, format: Format) -> Exit {
     let mut findings = vec![git().await, nats_server(), postgres(), store(config).await];
     findings.extend(bus(config).await);
-    findings.extend(agents(config));
+    findings.extend(agents(config).await);
     findings.push(health(api).await);
     let items: Vec<_> = findings.iter().map(Finding::value).collect();
     output::bytes(output::page(format, &json!({"items": items}), &COLUMNS).as_bytes());
@@ -102,13 +106,32 @@ fn postgres() -> Finding {
 }
 
 /// Which agents an executor with these settings would find.
-fn agents(config: &Config) -> Vec<Finding> {
+/// Coding agents on the path of steps, with the version that each tells.
+async fn agents(config: &Config) -> Vec<Finding> {
     let path = config.text("STEP_PATH", &process_env("PATH").unwrap_or_default());
-    let look = |(cli, program): (&'static str, &str)| match resolve(program, &path, Path::new("/")) {
-        Ok(found) => Finding::good(cli, found.display().to_string()),
-        Err(error) => Finding::bad(cli, error.to_string(), "install it where executors run, or set HOPYARD_STEP_PATH").optional(),
-    };
-    [("claude", "claude"), ("codex", "codex"), ("opencode", "opencode"), ("gemini", "gemini")].map(look).into()
+    let mut findings = Vec::new();
+    for cli in ["claude", "codex", "opencode", "gemini"] {
+        findings.push(match resolve(cli, &path, Path::new("/")) {
+            Ok(found) => {
+                let version = version_of(&found, &path).await.unwrap_or_else(|| "which tells no version".to_owned());
+                Finding::good(cli, format!("{}, {version}", found.display()))
+            }
+            Err(error) => Finding::bad(cli, error.to_string(), "install it where executors run, or set HOPYARD_STEP_PATH").optional(),
+        });
+    }
+    findings
+}
+
+/// The first line that a program answers `--version` with, in a home of its own.
+async fn version_of(program: &Path, path: &str) -> Option<String> {
+    let home = tempfile::tempdir().ok()?;
+    let own = home.path().display().to_string();
+    let mut launch = Launch::new(program).args([OsString::from("--version")]).env("PATH", path).env("HOME", &own).streams(Streams::Piped);
+    launch.dir = Some(home.path().to_owned());
+    let child = Spawner::global().spawn(&launch).await.ok()?;
+    let answer = tokio::time::timeout(VERSION_WITHIN, child.wait_with_output()).await.ok()?.ok()?;
+    let text = String::from_utf8_lossy(&answer.stdout);
+    text.lines().next().map(|line| line.trim().to_owned()).filter(|line| answer.status.success() && !line.is_empty())
 }
 
 async fn store(config: &Config) -> Finding {

@@ -10,6 +10,7 @@ use hopyard_contract::message::Beat;
 use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
 use hopyard_contract::view::{ExecutorView, Page};
 use hopyard_contract::{Name, Usage, time};
+use hopyard_store::read::{UsageBy, UsageRow};
 use hopyard_store::runs::ExecutorRow;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -96,11 +97,15 @@ fn workspace_status(params: &Params) -> Answer<Option<WorkspaceStatus>> {
     }
 }
 
-/// Usage of one workflow.
+/// Usage of one workflow, or of one repository.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub(crate) struct WorkflowUsage {
-    /// Name of the workflow.
-    workflow: Name,
+pub(crate) struct UsageSum {
+    /// Name of the workflow; only by workflow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workflow: Option<String>,
+    /// URL of the repository, empty for runs without one; only by repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<String>,
     /// Runs submitted in the range.
     runs: u64,
     /// Their sum.
@@ -118,20 +123,28 @@ pub(crate) struct UsageReport {
     #[serde(with = "time::instant")]
     #[schemars(with = "DateTime<Utc>")]
     to: DateTime<Utc>,
-    /// By workflow.
-    items: Vec<WorkflowUsage>,
+    /// By workflow, or by repository.
+    items: Vec<UsageSum>,
 }
 
 /// `GET /usage`.
 pub(crate) async fn on_usage(State(door): State<Door>, namespace: Namespace, params: Params) -> Answer<Json<UsageReport>> {
     let (from, to) = usage_range(&params, Utc::now())?;
-    let rows = door.reader.usage(&namespace.name, from, to).await?;
-    let items = rows.into_iter().map(|row| WorkflowUsage { workflow: row.workflow, runs: row.runs, usage: row.usage }).collect();
+    let by = match params.one("by") {
+        None | Some("workflow") => UsageBy::Workflow,
+        Some("repository") => UsageBy::Repository,
+        Some(_) => return Err(bad("by", 422, "unknown_value", "is workflow or repository")),
+    };
+    let sum = |row: UsageRow| match by {
+        UsageBy::Workflow => UsageSum { workflow: Some(row.name), repository: None, runs: row.runs, usage: row.usage },
+        UsageBy::Repository => UsageSum { workflow: None, repository: Some(row.name), runs: row.runs, usage: row.usage },
+    };
+    let items = door.reader.usage(&namespace.name, from, to, by).await?.into_iter().map(sum).collect();
     Ok(Json(UsageReport { from, to, items }))
 }
 
 fn usage_range(params: &Params, now: DateTime<Utc>) -> Answer<(DateTime<Utc>, DateTime<Utc>)> {
-    params.allow(&["from", "to"], &[])?;
+    params.allow(&["from", "to", "by"], &[])?;
     let (from, to) = params.range("from", "to")?;
     let to = to.unwrap_or(now);
     let from = from.unwrap_or(to - TimeDelta::days(USAGE_DAYS));

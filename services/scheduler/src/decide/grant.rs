@@ -92,6 +92,9 @@ fn rendered(work: &Work, row: &StepState, view: &View<'_>, goes_on: bool, turns_
             resume: goes_on,
             gateway: agent.gateway,
             script: agent.script.as_ref().map(render),
+            command: agent.command.iter().map(render).collect(),
+            resume_args: agent.resume_args.clone(),
+            map: agent.map.clone(),
         }),
     }
 }

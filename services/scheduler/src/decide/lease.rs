@@ -45,6 +45,7 @@ impl Change {
             n,
             status: AttemptStatus::Leased,
             asked: false,
+            note: None,
             executor: lease.executor.clone(),
             host: lease.host.clone(),
             token: lease.token,

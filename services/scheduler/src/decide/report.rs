@@ -155,6 +155,7 @@ impl Change {
         attempt.log = finished.log.clone();
         attempt.record = finished.record.clone();
         attempt.snapshot = finished.snapshot.clone();
+        attempt.note = finished.note.clone();
         if let Some(result) = &finished.result {
             self.state.run.result = Some(result.clone());
         }
@@ -268,7 +269,7 @@ impl Change {
         let data = json!({
             "executor": attempt.executor, "host": attempt.host, "exit_code": attempt.exit_code, "signal": attempt.signal, "failure_code": attempt.failure_code,
             "error": attempt.error, "usage": attempt.usage, "log_bytes": attempt.log_bytes, "snapshot": attempt.snapshot, "duration_ms": duration_ms,
-            "cause": cause,
+            "cause": cause, "note": attempt.note,
         });
         let (step, n) = (attempt.step.clone(), attempt.n);
         self.event(kind, Some(&step), Some(n), data);

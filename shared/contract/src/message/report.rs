@@ -100,6 +100,9 @@ pub struct Finished {
     /// Record of its agent: tools, session, the program's own sums.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<BlobRef>,
+    /// What is odd about it, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Commit that keeps its work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,

@@ -1,5 +1,6 @@
 //! Agent steps: which program works, what it is told, and what it may do by itself.
 
+use std::collections::BTreeMap;
 use std::str::FromStr as _;
 
 use schemars::JsonSchema;
@@ -23,6 +24,8 @@ words! {
         Opencode = "opencode",
         /// Gemini CLI.
         Gemini = "gemini",
+        /// Any other program: its step says how it is started, and where in its lines is what.
+        Generic = "generic",
         /// The agent that comes with Hopyard: it plays a script and asks no model.
         Fake = "fake",
     }
@@ -82,7 +85,38 @@ pub struct AgentSpec {
     /// What the fake agent plays: JSON lines; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
+    /// Program and arguments of a generic agent; templates, in which `{model}` stands for its model. Its prompt is its standard
+    /// input.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// What a generic agent gets beside that to go on with a conversation; `{session}` stands for its id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resume_args: Vec<String>,
+    /// Where a line of a generic agent says what: JSONPaths by the names of [`AGENT_MAP`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub map: BTreeMap<String, String>,
 }
+
+/// What can be read in the lines of a generic agent.
+pub const AGENT_MAP: [&str; 17] = [
+    "session",
+    "model",
+    "turn",
+    "text",
+    "tool_id",
+    "tool_name",
+    "tool_input",
+    "result_id",
+    "result_output",
+    "result_failed",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cost_usd",
+    "done",
+    "error",
+];
 
 impl AgentSpec {
     /// Every template of it, with the field it stands in.
@@ -93,6 +127,7 @@ impl AgentSpec {
             .chain(optional.into_iter().filter_map(|(field, text)| Some((field, text.as_deref()?))))
             .map(|(field, text)| (field.to_owned(), text))
             .chain(self.prompt_file.iter().flat_map(PromptFile::templates))
+            .chain(self.command.iter().enumerate().map(|(at, text)| (format!("command/{at}"), text.as_str())))
     }
 
     /// What is wrong beyond its templates, by pointers below `at`.
@@ -112,6 +147,14 @@ impl AgentSpec {
         if !is_template && let Err(error) = AgentCli::from_str(&self.cli) {
             let known = AgentCli::ALL.iter().map(|cli| cli.as_str()).collect::<Vec<_>>().join(", ");
             errors.push(FieldError::new("unknown_value", format!("{at}/cli"), format!("`{}` is none of {known}", error.word)));
+        }
+        let generic = self.cli == AgentCli::Generic.as_str();
+        if generic && self.command.is_empty() {
+            errors.push(FieldError::new("missing_field", format!("{at}/command"), "a generic agent has a `command`"));
+        }
+        let own = [("command", self.command.is_empty()), ("resume_args", self.resume_args.is_empty()), ("map", self.map.is_empty())];
+        for (field, _) in own.into_iter().filter(|(_, empty)| !empty && !generic && !is_template) {
+            errors.push(FieldError::new("unknown_field", format!("{at}/{field}"), format!("only a generic agent has a `{field}`")));
         }
         if self.script.is_some() && !is_template && self.cli != AgentCli::Fake.as_str() {
             errors.push(FieldError::new("unknown_field", format!("{at}/script"), "only the fake agent plays a script"));

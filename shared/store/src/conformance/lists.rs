@@ -7,7 +7,7 @@ use hopyard_contract::status::{FailureCode, PendingReason, RunStatus};
 use hopyard_contract::{Name, RunId, Usage};
 
 use super::{Bench, samples};
-use crate::read::{RunFilter, UsageRow};
+use crate::read::{RunFilter, UsageBy, UsageRow};
 use crate::runs::RunWrite;
 
 fn filter() -> RunFilter {
@@ -120,13 +120,21 @@ pub(super) async fn usage_is_summed(bench: Bench) {
         (run.workflow, run.usage) = (Name::literal(workflow), usage);
         bench.accept(&run, &[]).await;
     }
-    let mut sums = bench.reader.usage(&bench.namespace, ms(0), ms(9)).await.unwrap();
-    sums.sort_by(|a, b| a.workflow.cmp(&b.workflow));
-    let alpha = UsageRow { workflow: Name::literal("alpha"), runs: 2, usage: samples::usage(1).plus(&samples::usage(2)) };
+    let mut sums = bench.reader.usage(&bench.namespace, ms(0), ms(9), UsageBy::Workflow).await.unwrap();
+    sums.sort_by(|a, b| a.name.cmp(&b.name));
+    let alpha = UsageRow { name: "alpha".to_owned(), runs: 2, usage: samples::usage(1).plus(&samples::usage(2)) };
     let beta = samples::usage(5).plus(&Usage { cost_microusd: None, ..samples::usage(6) });
     assert_eq!(beta.cost_microusd, None);
-    assert_eq!(sums, [alpha, UsageRow { workflow: Name::literal("beta"), runs: 2, usage: beta }], "one unknown cost makes the sum unknown");
-    assert!(bench.reader.usage(&bench.namespace, ms(3), ms(9)).await.unwrap().is_empty());
+    assert_eq!(sums, [alpha, UsageRow { name: "beta".to_owned(), runs: 2, usage: beta }], "one unknown cost makes the sum unknown");
+    assert!(bench.reader.usage(&bench.namespace, ms(3), ms(9), UsageBy::Workflow).await.unwrap().is_empty());
+    let mut run = samples::created(bench.run(), ms(3));
+    (run.repo, run.usage) = (samples::full_run(&bench.namespace, &bench.pool, &bench.plan_hash).repo, samples::usage(7));
+    bench.accept(&run, &[]).await;
+    let url = run.repo.clone().unwrap().url;
+    let sums = bench.reader.usage(&bench.namespace, ms(0), ms(9), UsageBy::Repository).await.unwrap();
+    let names: Vec<(&str, u64)> = sums.iter().map(|row| (row.name.as_str(), row.runs)).collect();
+    assert_eq!(names, [("", 4), (url.as_str(), 1)], "runs without a repository are summed up too");
+    assert_eq!(sums[1].usage, samples::usage(7));
 }
 
 pub(super) async fn events_are_read_from_a_number(bench: Bench) {

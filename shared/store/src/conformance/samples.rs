@@ -270,6 +270,7 @@ pub(super) fn leased(step: &str, n: u32, claim_id: Uuid) -> Attempt {
         n,
         status: AttemptStatus::Leased,
         asked: false,
+        note: None,
         executor: Name::literal("executor-1"),
         host: Name::literal("host-1"),
         token: Uuid::now_v7(),

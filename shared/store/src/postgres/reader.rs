@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::rows::{Workspace, count, counted, json, slot_taken, small, word, workspace_columns};
 use super::{Postgres, definitions, failure, scalar, select, state};
 use crate::Result;
-use crate::read::{Reader, RunFilter, UsageRow};
+use crate::read::{Reader, RunFilter, UsageBy, UsageRow};
 use crate::runs::{Claimable, ExecutorRow};
 
 const RUN: &str = concat!(
@@ -39,12 +39,24 @@ const WORKSPACES: &str = concat!(
     " FROM hopyard_runs.workspaces WHERE namespace = $1 AND (status = $2 OR ($2 IS NULL AND status <> 'removed')) ORDER BY created_at DESC, id DESC LIMIT $3"
 );
 /// Sums of a bigint are numeric; one beyond a bigint stays at its end.
-pub(super) const USAGE: &str = "SELECT workflow, count(*), \
+/// Sums by a column; a sum that nobody could hold is the largest that a number can.
+macro_rules! usage {
+    ($by:literal) => {
+        concat!(
+            "SELECT ",
+            $by,
+            ", count(*), \
      CASE WHEN count(cost_microusd) = count(*) THEN least(sum(cost_microusd), 9223372036854775807)::bigint END, \
      least(sum(tokens_input), 9223372036854775807)::bigint, least(sum(tokens_output), 9223372036854775807)::bigint, \
      least(sum(tokens_cache_read), 9223372036854775807)::bigint, least(sum(tokens_cache_write), 9223372036854775807)::bigint, \
      least(sum(turns), 9223372036854775807)::bigint, least(sum(tool_calls), 9223372036854775807)::bigint \
-     FROM hopyard_runs.runs WHERE namespace = $1 AND id >= $2 AND id < $3 AND created_at >= $4 AND created_at < $5 GROUP BY workflow ORDER BY workflow";
+     FROM hopyard_runs.runs WHERE namespace = $1 AND id >= $2 AND id < $3 AND created_at >= $4 AND created_at < $5",
+            " GROUP BY 1 ORDER BY 1"
+        )
+    };
+}
+pub(super) const USAGE: &str = usage!("workflow");
+pub(super) const USAGE_OF_REPOSITORIES: &str = usage!("coalesce(repo_url, '')");
 pub(super) const LIVE_COUNTS: &str = "SELECT namespace, status, count(*) FROM hopyard_runs.runs WHERE finished_at IS NULL GROUP BY namespace, status ORDER BY namespace, status";
 const SCHEMA: &str = "SELECT t.tablename::text, (SELECT max(version) FROM hopyard_runs.migrations) FROM pg_catalog.pg_tables t \
      WHERE t.schemaname = 'hopyard_runs' AND t.tablename <> 'migrations' ORDER BY t.tablename::text COLLATE \"C\"";
@@ -145,9 +157,9 @@ impl Reader for Postgres {
         Workspace::read_all(query.fetch_all(&mut *tx).await.map_err(failure)?)
     }
 
-    async fn usage(&self, namespace: &Name, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<UsageRow>> {
+    async fn usage(&self, namespace: &Name, from: DateTime<Utc>, to: DateTime<Utc>, by: UsageBy) -> Result<Vec<UsageRow>> {
         let mut tx = self.read().await?;
-        let found: Vec<Sums> = select(USAGE)
+        let found: Vec<Sums> = select(if by == UsageBy::Workflow { USAGE } else { USAGE_OF_REPOSITORIES })
             .bind(namespace.as_str())
             .bind(RunId::floor_of(from).as_uuid())
             .bind(listing::ceiling(to).as_uuid())
@@ -156,7 +168,7 @@ impl Reader for Postgres {
             .fetch_all(&mut *tx)
             .await
             .map_err(failure)?;
-        let read = |(workflow, runs, cost, input, output, cache_read, cache_write, turns, tool_calls): Sums| {
+        let read = |(name, runs, cost, input, output, cache_read, cache_write, turns, tool_calls): Sums| {
             let tokens = Tokens {
                 input: counted(input),
                 output: counted(output),
@@ -164,7 +176,7 @@ impl Reader for Postgres {
                 cache_write: counted(cache_write),
             };
             let usage = Usage { cost_microusd: cost.map(counted), tokens, turns: counted(turns), tool_calls: counted(tool_calls) };
-            Ok(UsageRow { workflow: word(&workflow)?, runs: counted(runs), usage })
+            Ok(UsageRow { name, runs: counted(runs), usage })
         };
         found.into_iter().map(read).collect()
     }

@@ -20,7 +20,7 @@ use super::definitions::{self, Plans};
 use super::fault::fault;
 use super::rows::{ExecutorRecord, WorkspaceRecord, decode, micros, signed, unsigned, word};
 use super::{listing, reading};
-use crate::read::{Reader, RunFilter, UsageRow};
+use crate::read::{Reader, RunFilter, UsageBy, UsageRow};
 use crate::runs::{Claimable, ExecutorRow};
 use crate::{Error, Result};
 
@@ -37,10 +37,21 @@ pub(super) const RECEIPT: &str = "select data from receipts where seq = ?1 and n
 pub(super) const EXECUTORS: &str = "select * from executors order by id";
 pub(super) const WORKSPACES: &str = "select * from workspaces where namespace = ?1 and (status = ?2 or (?2 is null and status <> 'removed')) \
      order by created_at desc, id desc limit ?3";
-pub(super) const USAGE: &str = "select workflow, count(*), case when count(cost_microusd) = count(*) then sum(cost_microusd) end, sum(tokens_input), \
+/// Sums by a column.
+macro_rules! usage {
+    ($by:literal) => {
+        concat!(
+            "select ",
+            $by,
+            ", count(*), case when count(cost_microusd) = count(*) then sum(cost_microusd) end, sum(tokens_input), \
      sum(tokens_output), sum(tokens_cache_read), sum(tokens_cache_write), sum(turns), sum(tool_calls) \
-     from runs indexed by runs_by_namespace where namespace = ?1 and id >= ?2 and id < ?3 and created_at >= ?4 and created_at < ?5 \
-     group by workflow order by workflow";
+     from runs indexed by runs_by_namespace where namespace = ?1 and id >= ?2 and id < ?3 and created_at >= ?4 and created_at < ?5",
+            " group by 1 order by 1"
+        )
+    };
+}
+pub(super) const USAGE: &str = usage!("workflow");
+pub(super) const USAGE_OF_REPOSITORIES: &str = usage!("coalesce(repo_url, '')");
 pub(super) const LIVE_COUNTS: &str =
     "select namespace, status, count(*) from runs where finished_at is null group by namespace, status order by namespace, status";
 pub(super) const SCHEMA: &str = "select t.name, v.version from sqlite_schema t cross join (select max(version) as version from _sqlx_migrations) v \
@@ -167,15 +178,15 @@ impl Reader for Reads {
         rows.into_iter().map(WorkspaceRecord::read).collect()
     }
 
-    async fn usage(&self, namespace: &Name, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<UsageRow>> {
-        let query = sqlx::query_as(USAGE)
+    async fn usage(&self, namespace: &Name, from: DateTime<Utc>, to: DateTime<Utc>, by: UsageBy) -> Result<Vec<UsageRow>> {
+        let query = sqlx::query_as(if by == UsageBy::Workflow { USAGE } else { USAGE_OF_REPOSITORIES })
             .bind(namespace.as_str())
             .bind(RunId::floor_of(from).as_uuid())
             .bind(listing::ceiling(to).as_uuid())
             .bind(micros(from))
             .bind(micros(to));
         let rows: Vec<Sums> = within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await?;
-        let read = |(workflow, runs, cost, input, output, cache_read, cache_write, turns, tool_calls): Sums| {
+        let read = |(name, runs, cost, input, output, cache_read, cache_write, turns, tool_calls): Sums| {
             let tokens = Tokens {
                 input: unsigned(input)?,
                 output: unsigned(output)?,
@@ -188,7 +199,7 @@ impl Reader for Reads {
                 turns: unsigned(turns)?,
                 tool_calls: unsigned(tool_calls)?,
             };
-            Ok(UsageRow { workflow: word(&workflow)?, runs: unsigned(runs)?, usage })
+            Ok(UsageRow { name, runs: unsigned(runs)?, usage })
         };
         rows.into_iter().map(read).collect()
     }

@@ -196,6 +196,7 @@ impl Executor {
             usage: used(0),
             log_bytes: 0,
             log: None,
+            note: None,
             record: None,
             snapshot: None,
             before: None,

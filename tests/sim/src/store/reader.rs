@@ -12,7 +12,7 @@ use hopyard_contract::view::WorkflowView;
 use hopyard_contract::{Name, RunId, Usage};
 use hopyard_store::Result;
 use hopyard_store::metrics::MetricsStore;
-use hopyard_store::read::{Reader, RunFilter, UsageRow};
+use hopyard_store::read::{Reader, RunFilter, UsageBy, UsageRow};
 use hopyard_store::runs::{Claimable, ExecutorRow};
 
 use super::{SimStore, definitions};
@@ -107,15 +107,19 @@ impl Reader for SimStore {
         })
     }
 
-    async fn usage(&self, namespace: &Name, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<UsageRow>> {
+    async fn usage(&self, namespace: &Name, from: DateTime<Utc>, to: DateTime<Utc>, by: UsageBy) -> Result<Vec<UsageRow>> {
         self.read(|tables, _| {
-            let mut sums: BTreeMap<Name, (u64, Usage)> = BTreeMap::new();
+            let mut sums: BTreeMap<String, (u64, Usage)> = BTreeMap::new();
             let runs = tables.runs.values().map(|record| &record.run);
             for run in runs.filter(|run| run.namespace == *namespace && run.created_at >= from && run.created_at < to) {
-                let sum = sums.entry(run.workflow.clone()).or_default();
+                let name = match by {
+                    UsageBy::Workflow => run.workflow.to_string(),
+                    UsageBy::Repository => run.repo.as_ref().map(|repo| repo.url.clone()).unwrap_or_default(),
+                };
+                let sum = sums.entry(name).or_default();
                 *sum = (sum.0 + 1, sum.1.plus(&run.usage));
             }
-            sums.into_iter().map(|(workflow, (runs, usage))| UsageRow { workflow, runs, usage }).collect()
+            sums.into_iter().map(|(name, (runs, usage))| UsageRow { name, runs, usage }).collect()
         })
     }
 

@@ -58,6 +58,7 @@ fn attempt(step: &'static str, status: AttemptStatus) -> Attempt {
         n: 1,
         status,
         asked: false,
+        note: None,
         executor: name("e1"),
         host: name("h1"),
         token: Uuid::nil(),

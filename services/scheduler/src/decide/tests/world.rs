@@ -119,6 +119,7 @@ pub(super) fn finished(held: &Held, outcome: Outcome, now: DateTime<Utc>) -> Fin
         log_bytes: 0,
         log: None,
         record: None,
+        note: None,
         snapshot: None,
         before: Some("before".to_owned()),
         result: None,

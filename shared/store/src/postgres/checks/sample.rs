@@ -153,6 +153,7 @@ impl Sample {
             n: 1,
             status: AttemptStatus::Leased,
             asked: false,
+            note: None,
             executor: Name::literal("executor"),
             host: Name::literal("host"),
             token: Uuid::new_v4(),
