@@ -275,10 +275,12 @@ async fn what_an_agent_used_survives_the_death_of_its_executor() {
     harness.close_after_faults().await;
 }
 
-/// Covers B7: long runs with parallel tools and helpers end well under load, though executors are killed again and again.
+/// Covers B7: long runs with parallel tools and helpers end well under load, though executors are killed again and again. Fifty of
+/// them; `HOPYARD_COMPLEX_RUNS` asks for another number, such as the 200 of the row.
 #[tokio::test]
-async fn fifty_complex_runs_complete_while_executors_die() {
-    const RUNS: usize = 50;
+async fn complex_runs_complete_while_executors_die() {
+    let wanted =
+        hopyard_runtime::config::environment("HOPYARD_COMPLEX_RUNS").map_or(50, |number| number.parse().expect("a number of runs"));
     let provider = Provider::start(&[]);
     let settings = provider.settings("anthropic", "").display().to_string();
     let setup = Setup { settings: vec![("CONFIG", settings)], executors: 3, slots: 8, ..Setup::default() };
@@ -288,7 +290,7 @@ async fn fifty_complex_runs_complete_while_executors_die() {
     let round = json!({ "use": [read("a{n}.txt"), write("out/{n}.txt", "{n}\n"), { "name": "mcp__db__query" }] });
     let helper = json!({ "use": [{ "name": "Task", "helper": [{ "use": [read("b.txt")] }, { "say": "helped" }] }, { "name": "Grep" }] });
     let lines = [json!({ "repeat": { "times": 14, "lines": [round, { "wait_ms": 20 }] } }), helper, json!({ "say": "done" })];
-    let submissions = (0..RUNS).map(|index| {
+    let submissions = (0..wanted).map(|index| {
         let mut step = fake(&lines);
         step["agent"]["model"] = json!(format!("claude-sonnet-4-5-{index}"));
         harness.submit(on_repo(&repo, json!([step])))

@@ -156,3 +156,22 @@ async fn a_long_limit_of_the_provider_pauses_the_run_which_goes_on_by_itself() {
     assert_eq!(session(1).await, session(2).await);
     harness.close().await;
 }
+
+/// All steps of an executor share what a provider may be asked at once.
+#[tokio::test]
+async fn calls_at_once_are_bounded_over_all_steps() {
+    for (bound, most) in [("concurrency = 2", 2), ("", 8)] {
+        let provider = Provider::start(&[json!({ "wait_ms": 300 })]);
+        let settings = provider.settings("anthropic", bound).display().to_string();
+        let harness = Harness::start(Setup { settings: vec![("CONFIG", settings)], slots: 8, ..Setup::default() }).await;
+        let mut step = fake(&[json!({ "say": "hi" })]);
+        step["agent"]["model"] = json!("claude-sonnet-4-5");
+        let runs = futures::future::join_all((0..8).map(|_| harness.submit(steps(json!([step]))))).await;
+        for run in &runs {
+            harness.wait_completed(run).await;
+        }
+        let at_once = provider.calls().iter().map(|call| call["at_once"].as_u64().unwrap()).max().unwrap();
+        assert!(at_once <= most && (most == 2 || at_once > 2), "{bound}: {at_once} at once");
+        harness.close().await;
+    }
+}

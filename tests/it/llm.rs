@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::api::{step_of, steps};
+use crate::harness::programs::run;
 use crate::harness::provider::Provider;
 use crate::harness::{Harness, Setup};
 
@@ -145,5 +146,28 @@ async fn a_model_that_names_no_provider_fails_the_step_and_says_which_there_are(
     let words = state["error"]["message"].as_str().unwrap();
     assert!(words.contains("names none of the providers a, b, c, d"), "{words}");
     assert_eq!(provider.calls().len(), 0);
+    harness.close().await;
+}
+
+/// A public list of prices becomes a table, and its prices are what a call costs.
+#[tokio::test]
+async fn a_public_list_of_prices_can_be_used() {
+    let provider = Provider::start(&[json!({ "usage": { "input": 1000, "output": 100 } })]);
+    let settings = provider.settings_of(&WIRES, "").display().to_string();
+    let list = json!({
+        "sample_spec": { "input_cost_per_token": "what a token costs" },
+        "new-model": { "input_cost_per_token": 2e-6, "output_cost_per_token": 8e-6, "cache_read_input_token_cost": 5e-7, "mode": "chat" },
+        "picture-model": { "input_cost_per_pixel": 1e-9 },
+    });
+    std::fs::write(provider.dir().join("list.json"), list.to_string()).unwrap();
+    let made = run(env!("CARGO_BIN_EXE_hopyard"), &["providers", "prices", "list.json", "--from", "2026-01-01"], provider.dir(), &[]);
+    assert_eq!(made.status.code(), Some(0), "{}", String::from_utf8_lossy(&made.stderr));
+    std::fs::write(provider.dir().join("prices.toml"), &made.stdout).unwrap();
+    let prices = provider.dir().join("prices.toml").display().to_string();
+    let harness = Harness::start(Setup { settings: vec![("CONFIG", settings), ("PRICES", prices)], ..Setup::default() }).await;
+    let id = harness.submit(steps(json!([question("a", "a/new-model", None)]))).await;
+    assert_eq!(harness.wait_completed(&id).await["usage"]["cost_microusd"], 2800);
+    let nothing = run(env!("CARGO_BIN_EXE_hopyard"), &["providers", "prices", "list.json", "--model", "gpt"], provider.dir(), &[]);
+    assert_eq!(nothing.status.code(), Some(2));
     harness.close().await;
 }

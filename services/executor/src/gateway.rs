@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(crate) use ledger::{CallRecord, Ledger};
+pub(crate) use ledger::Ledger;
 
 use crate::limit::Limit;
 use crate::live::Attempt;

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hopyard_contract::Usage;
+use hopyard_contract::calls::CallRecord;
 use tokio::sync::watch;
 
 use crate::Executor;
-use crate::gateway::{CallRecord, Gateway, Ledger, Stop};
+use crate::gateway::{Gateway, Ledger, Stop};
 use crate::live::Attempt;
 use crate::providers::Provider;
 

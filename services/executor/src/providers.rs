@@ -237,3 +237,52 @@ impl Provider {
         (span > self.patience).then(|| Limit::new(Some(chrono::Utc::now() + span), words.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hopyard_contract::duration::Span;
+
+    use super::*;
+
+    fn provider(rpm: u32, tpm: u32, patience: u64) -> Provider {
+        let settings = ProviderSettings {
+            wire: "chat".to_owned(),
+            base_url: "http://127.0.0.1:9/".to_owned(),
+            key_from: None,
+            rpm,
+            tpm,
+            concurrency: 0,
+            patience: Span::from_millis(patience * 1000),
+        };
+        Provider::new("p", &settings, client().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_minutes_worth_of_calls_goes_at_once_and_the_next_one_waits_its_turn() {
+        let provider = provider(2, 0, 60);
+        assert_eq!((provider.wait().unwrap(), provider.wait().unwrap()), (Duration::ZERO, Duration::ZERO));
+        let wait = provider.wait().unwrap();
+        assert!(wait > Duration::from_secs(20) && wait <= Duration::from_secs(30), "{wait:?}");
+    }
+
+    #[test]
+    fn tokens_that_were_used_hold_back_the_next_call() {
+        let provider = provider(0, 600, 60);
+        assert_eq!(provider.wait().unwrap(), Duration::ZERO);
+        provider.used(900);
+        let wait = provider.wait().unwrap();
+        assert!(wait > Duration::from_secs(25) && wait <= Duration::from_secs(31), "300 are owed, 10 come a second: {wait:?}");
+    }
+
+    #[test]
+    fn a_short_pause_is_waited_for_and_a_long_one_is_a_limit() {
+        let provider = provider(0, 0, 60);
+        assert_eq!(provider.quiet(Duration::from_secs(30), "slow down"), None);
+        let wait = provider.wait().unwrap();
+        assert!(wait > Duration::from_secs(25) && wait <= Duration::from_secs(30), "{wait:?}");
+        let limit = provider.quiet(Duration::from_secs(3600), "used up").unwrap();
+        assert_eq!(provider.wait().unwrap_err().words, limit.words);
+        assert_eq!(provider.quiet(Duration::from_secs(1), "slow down"), None, "a shorter one ends no longer one");
+        assert!(provider.wait().is_err());
+    }
+}

@@ -1,6 +1,7 @@
 //! Verbs of operators that need no API: the store's schema, the streams of the bus, and what a machine lacks.
 
 pub mod doctor;
+mod prices;
 pub mod providers;
 
 use anyhow::{Context as _, Result};

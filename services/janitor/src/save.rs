@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use hopyard_blobs::Blobs;
-use hopyard_contract::AttemptId;
+use hopyard_contract::calls::{self, CALLS_FILE};
 use hopyard_contract::log::frame::{HEAD_BYTES, Head, MAX_PAYLOAD};
 use hopyard_contract::message::WorkspaceSaved;
 use hopyard_contract::run::BlobRef;
+use hopyard_contract::{AttemptId, Usage};
 use hopyard_worktree::{Mirror, Snapshot};
 
 use crate::disk::{self, Record};
@@ -47,12 +48,14 @@ impl Saver {
         if !alive.is_empty() {
             bail!("processes of attempt {attempt} cannot be ended: {alive:?}");
         }
-        let mut saved = WorkspaceSaved { attempt: attempt.clone(), snapshot: None, bundle: None, log: None, log_bytes: 0 };
+        let mut saved =
+            WorkspaceSaved { attempt: attempt.clone(), snapshot: None, bundle: None, log: None, log_bytes: 0, usage: Usage::default() };
         if let Some(work) = work {
             (saved.snapshot, saved.bundle) = self.work(attempt, work).await?;
         }
         if let Some(spool) = spool {
             (saved.log, saved.log_bytes) = self.log(attempt, &spool.join(LOG_FILE)).await?;
+            saved.usage = usage(spool)?;
         }
         Ok(saved)
     }
@@ -107,6 +110,16 @@ impl Saver {
         let blob = self.blobs.put_file(file).await.with_context(|| format!("{} cannot be stored", file.display()))?;
         tokio::fs::remove_file(file).await.with_context(|| format!("{} cannot be deleted", file.display()))?;
         Ok(BlobRef { digest: blob.digest.to_string(), size: blob.size })
+    }
+}
+
+/// What the calls of models in a spool add up to: money that nobody else knows of any more. What of them was a turn of its agent
+/// only that agent told.
+fn usage(spool: &Path) -> anyhow::Result<Usage> {
+    match std::fs::read_to_string(spool.join(CALLS_FILE)) {
+        Ok(text) => Ok(Usage { turns: 0, ..calls::sum(&calls::read(&text)) }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Usage::default()),
+        Err(error) => Err(error).with_context(|| format!("the ledger in {} cannot be read", spool.display())),
     }
 }
 

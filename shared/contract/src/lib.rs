@@ -4,6 +4,7 @@
 //! a socket or the environment, and names no other crate of the project.
 
 pub mod audit;
+pub mod calls;
 pub mod condition;
 pub mod duration;
 pub mod event;

@@ -176,6 +176,7 @@ impl Scene {
                 bundle: None,
                 log: None,
                 log_bytes: 5,
+                usage: Usage::default(),
             })]),
             Move::Removed => reports(vec![Report::WorkspaceRemoved(WorkspaceRemoved {
                 id: format!("{}-g1", self.runs[0]),

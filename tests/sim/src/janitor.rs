@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use hopyard_contract::AttemptId;
 use hopyard_contract::message::{ReclaimOrder, Report, Reports, WorkspaceRemoved, WorkspaceSaved, WorkspacesQuery, WorkspacesReply};
+use hopyard_contract::usage::Usage;
 use hopyard_scheduler::request::{Answer, Request};
 
 use crate::bugs::Bug;
@@ -156,7 +157,8 @@ impl Janitor {
             if snapshot.is_some() {
                 awaited.push(attempt.clone());
             }
-            let saved = WorkspaceSaved { attempt: attempt.clone(), snapshot, bundle: None, log: None, log_bytes: 0 };
+            let saved =
+                WorkspaceSaved { attempt: attempt.clone(), snapshot, bundle: None, log: None, log_bytes: 0, usage: Usage::default() };
             self.report(Report::WorkspaceSaved(saved)).await?;
         }
         if awaited.is_empty() {

@@ -1,13 +1,13 @@
 //! The record of an agent's attempt: who worked, every use of a tool, the program's own sums beside ours, and its last words.
 
 use hopyard_contract::Usage;
+use hopyard_contract::calls::CallRecord;
 use hopyard_contract::plan::AgentCli;
 use hopyard_contract::usage::Tokens;
 use serde::Serialize;
 
 use super::event::AgentEnd;
 use super::tally::{Tally, ToolUse};
-use crate::gateway::CallRecord;
 
 /// What is kept of an attempt for good, as a JSON file beside its log.
 #[derive(Debug, Serialize)]

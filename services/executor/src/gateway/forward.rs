@@ -9,12 +9,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 use chrono::Utc;
 use futures::StreamExt as _;
+use hopyard_contract::calls::CallRecord;
 use hopyard_runtime::clock::BootInstant;
 use serde_json::Value;
 
 use super::purse::Empty;
 use super::route::Route;
-use super::{CallRecord, Session, purse, refusal};
+use super::{Session, purse, refusal};
 use crate::limit::Limit;
 use crate::wire::{Meter, Wire, chat, limit};
 

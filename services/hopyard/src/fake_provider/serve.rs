@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,13 +27,15 @@ pub(super) struct Provider {
     replies: Vec<Reply>,
     key: Option<String>,
     journal: Option<Mutex<File>>,
+    /// Calls that are being answered.
+    under_way: AtomicUsize,
     /// How often the failure of a reply was given, by its place in the script.
     failed: Mutex<HashMap<usize, u64>>,
 }
 
 impl Provider {
     pub(super) fn new(replies: Vec<Reply>, key: Option<String>, journal: Option<File>) -> Self {
-        Self { replies, key, journal: journal.map(Mutex::new), failed: Mutex::default() }
+        Self { replies, key, journal: journal.map(Mutex::new), under_way: AtomicUsize::new(0), failed: Mutex::default() }
     }
 
     /// Whether a reply that is to go wrong does so this time.
@@ -78,7 +81,9 @@ async fn on_call(State(provider): State<Arc<Provider>>, method: Method, uri: Uri
     let place = wire.spoken(&request);
     let text = String::from_utf8_lossy(&body);
     let reply = script::reply(&provider.replies, place).at(script::cwd(&text).unwrap_or("."));
+    let at_once = provider.under_way.fetch_add(1, Ordering::Relaxed) + 1;
     tokio::time::sleep(Duration::from_millis(reply.wait_ms)).await;
+    provider.under_way.fetch_sub(1, Ordering::Relaxed);
     let (model, streamed) = (wire.model(&request, uri.path()), wire.is_streamed(&request, uri.path()));
     let goes_wrong = provider.goes_wrong(place, &reply);
     if let Some(status) = reply.status.filter(|_| goes_wrong) {
@@ -87,7 +92,7 @@ async fn on_call(State(provider): State<Arc<Provider>>, method: Method, uri: Uri
     }
     let used = reply.usage;
     provider.write_down(&json!({
-        "path": uri.path(), "model": model, "place": place, "status": 200, "asked": wire.asked(&request), "streamed": streamed, "breaks_off": goes_wrong,
+        "path": uri.path(), "model": model, "place": place, "status": 200, "at_once": at_once, "asked": wire.asked(&request), "streamed": streamed, "breaks_off": goes_wrong,
         "input": used.input, "output": used.output, "cache_read": used.cache_read, "cache_write": used.cache_write,
     }));
     if !streamed {

@@ -6,6 +6,7 @@ use hopyard_executor::ask_provider;
 use hopyard_runtime::Config;
 use serde_json::{Value, json};
 
+use super::prices::{self, PricesArgs};
 use crate::client::output::{self, Column, Format, field};
 use crate::exit::Exit;
 
@@ -24,6 +25,11 @@ pub enum ProvidersCommand {
         #[arg(long, value_name = "MODEL")]
         model: String,
     },
+    /// Prints a public list of prices as a table for `HOPYARD_PRICES`
+    #[command(
+        after_help = "Example:\n  hopyard providers prices model_prices_and_context_window.json --model claude- --model gpt- > prices.toml"
+    )]
+    Prices(PricesArgs),
 }
 
 const LISTED: [Column; 6] = [
@@ -52,6 +58,7 @@ pub async fn run(config: &Config, format: Format, command: &ProvidersCommand) ->
             let row = |(name, p): (&String, &hopyard_runtime::config::ProviderSettings)| json!({ "name": name, "wire": p.wire, "base_url": p.base_url, "key_from": p.key_from, "rpm": p.rpm, "tpm": p.tpm, "concurrency": p.concurrency });
             (config.providers.iter().map(row).collect(), &LISTED, Exit::Done)
         }
+        ProvidersCommand::Prices(args) => return prices::run(args),
         ProvidersCommand::Test { name, model } => {
             let answer = ask_provider(config, name, model).await?;
             let exit = if answer.status == 200 { Exit::Done } else { Exit::Failed };

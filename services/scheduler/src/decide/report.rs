@@ -307,8 +307,10 @@ impl Change {
     /// The janitor kept what a lost attempt left behind.
     pub(super) fn on_saved(&mut self, saved: &WorkspaceSaved) {
         let ours = saved.attempt.run == self.state.run.id;
-        let lost = |a: &&mut Attempt| ours && a.n == saved.attempt.n && a.step == saved.attempt.step && a.status == AttemptStatus::Lost;
-        let Some(attempt) = self.state.attempts.iter_mut().find(lost) else { return };
+        let lost = |a: &&Attempt| ours && a.n == saved.attempt.n && a.step == saved.attempt.step && a.status == AttemptStatus::Lost;
+        let Some(index) = self.state.attempts.iter().position(|a| lost(&a)) else { return };
+        self.late_usage(index, &saved.usage);
+        let attempt = &mut self.state.attempts[index];
         // A repeat, or nothing to keep.
         if (attempt.snapshot.is_some() || saved.snapshot.is_none()) && (attempt.log.is_some() || saved.log.is_none()) {
             return;

@@ -169,6 +169,9 @@ pub struct WorkspaceSaved {
     /// Length of its log.
     #[serde(default)]
     pub log_bytes: u64,
+    /// What its calls of models used, by the ledger in its spool.
+    #[serde(default)]
+    pub usage: Usage,
 }
 
 /// A workspace is gone.

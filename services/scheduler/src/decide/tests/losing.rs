@@ -4,6 +4,7 @@ use hopyard_contract::event::EventType;
 use hopyard_contract::message::{LeaseState, Outcome, WorkspaceSaved};
 use hopyard_contract::run::BlobRef;
 use hopyard_contract::status::{AttemptStatus, FailureCode, PendingReason, RunStatus, StepStatus};
+use hopyard_contract::usage::Usage;
 use serde_json::json;
 
 use super::world::*;
@@ -162,17 +163,20 @@ fn what_the_janitor_kept_of_a_lost_attempt_is_recorded_once() {
         bundle: None,
         log: Some(blob.clone()),
         log_bytes: 9,
+        usage: cost(6),
     };
     world.decide(&Input::Saved(saved.clone()));
     assert_eq!(world.count(EventType::WorkspaceSaved), 0, "a live attempt speaks for itself");
     world.goto(LEASE).tick().decide(&Input::Saved(saved.clone()));
     let attempt = world.attempt(&held);
     assert_eq!((attempt.snapshot.as_deref(), attempt.log.as_ref(), attempt.log_bytes), (Some("snap"), Some(&blob), 9));
+    assert_eq!(world.state.run.usage, cost(6), "its ledger outlives its executor");
     let only_work = WorkspaceSaved { log: None, ..saved.clone() };
     world.decide(&Input::Saved(saved)).decide(&Input::Saved(only_work));
     assert_eq!(world.count(EventType::WorkspaceSaved), 1);
     world.complete("a");
     assert_eq!(world.attempt(&held).snapshot.as_deref(), Some("snap"));
+    assert_eq!(world.state.run.usage, cost(6), "and counts once");
 }
 
 #[test]
@@ -180,7 +184,14 @@ fn a_lost_attempt_without_a_log_is_saved_once_too() {
     let mut world = one();
     let held = world.start("a");
     world.goto(LEASE).tick();
-    let saved = WorkspaceSaved { attempt: held.attempt, snapshot: Some("snap".to_owned()), bundle: None, log: None, log_bytes: 0 };
+    let saved = WorkspaceSaved {
+        attempt: held.attempt,
+        snapshot: Some("snap".to_owned()),
+        bundle: None,
+        log: None,
+        log_bytes: 0,
+        usage: Usage::default(),
+    };
     world.decide(&Input::Saved(saved.clone())).decide(&Input::Saved(saved));
     assert_eq!(world.count(EventType::WorkspaceSaved), 1);
 }

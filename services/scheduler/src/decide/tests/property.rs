@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use hopyard_contract::message::{Outcome, WorkspaceSaved};
 use hopyard_contract::run::WorkspaceStatus;
 use hopyard_contract::status::{FailureCode, PendingReason, RunStatus};
+use hopyard_contract::usage::Usage;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
@@ -185,7 +186,14 @@ fn carry_out(world: &mut World, helds: &mut Vec<Held>, act: &Act) {
         }
         Act::Saved { held } => {
             let Some(held) = pick(held) else { return };
-            let saved = WorkspaceSaved { attempt: held.attempt, snapshot: Some("s".to_owned()), bundle: None, log: None, log_bytes: 3 };
+            let saved = WorkspaceSaved {
+                attempt: held.attempt,
+                snapshot: Some("s".to_owned()),
+                bundle: None,
+                log: None,
+                log_bytes: 3,
+                usage: Usage::default(),
+            };
             world.decide(&Input::Saved(saved));
         }
         Act::Removed => {

@@ -4,6 +4,7 @@ use hopyard_contract::event::EventType;
 use hopyard_contract::message::{LeaseState, Outcome, Pin, PinReply, Renewal, WorkspaceSaved};
 use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
 use hopyard_contract::status::{FailureCode, RunStatus};
+use hopyard_contract::usage::Usage;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -26,6 +27,7 @@ fn everything(held: &Held, world: &World) -> Vec<Input> {
             bundle: None,
             log: None,
             log_bytes: 1,
+            usage: Usage::default(),
         }),
     ];
     let limited = limited(world.now);
