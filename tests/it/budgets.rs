@@ -7,7 +7,7 @@ use crate::harness::api::{on_repo, step_of, steps};
 use crate::harness::dice::Dice;
 use crate::harness::provider::Provider;
 use crate::harness::wait::eventually;
-use crate::harness::{Harness, Setup};
+use crate::harness::{Engine, Harness, Setup};
 
 /// Covers X3: two streams of calls pass a budget by one call each at most, and never stop before it.
 #[tokio::test]
@@ -68,7 +68,10 @@ async fn a_budget_of_the_day_is_shared_by_the_runs_of_a_workflow() {
         let settings = provider.settings("anthropic", "");
         let text = std::fs::read_to_string(&settings).unwrap();
         std::fs::write(&settings, format!("{text}\n[budgets]\non_spent = \"{policy}\"\n[budgets.workflows]\n\"*\" = 0.06\n")).unwrap();
-        let harness = Harness::start(Setup { settings: vec![("CONFIG", settings.display().to_string())], ..Setup::default() }).await;
+        let store = if policy == "wait" { Engine::Sqlite } else { Engine::Postgres };
+        let schedulers = if policy == "wait" { 1 } else { 2 };
+        let settings = vec![("CONFIG", settings.display().to_string())];
+        let harness = Harness::start(Setup { settings, store, schedulers, ..Setup::default() }).await;
         let script: Vec<Value> = (0..15).map(|turn| json!({ "say": format!("turn {turn}") })).collect();
         let mut step = fake(&script);
         step["agent"]["model"] = json!("claude-sonnet-4-5");
@@ -89,7 +92,7 @@ async fn a_budget_of_the_day_is_shared_by_the_runs_of_a_workflow() {
         for state in &paused {
             assert_eq!(
                 (&state["paused_reason"], &step_of(state, "fix")["attempts"][0]["failure_code"]),
-                (&json!("budget"), &json!("usage_limit_exhausted"))
+                (&json!("budget"), &json!("budget_exceeded"))
             );
             assert!(step_of(state, "fix")["resume_at"].as_str().is_some_and(|at| at.contains("T00:00:0")), "{state:#}");
         }

@@ -257,9 +257,9 @@ pub struct Attempt {
     pub n: u32,
     /// Status.
     pub status: AttemptStatus,
-    /// Whether it ended with a question: it did well, and its step is not done.
+    /// Whether its step was paused at its end, by a question or a limit: the next attempt goes on where this one was.
     #[serde(default)]
-    pub asked: bool,
+    pub paused: bool,
     /// Executor that holds or held the lease.
     pub executor: Name,
     /// Its host.

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use hopyard_contract::duration::Span;
 use hopyard_contract::message::{AnswerReply, ResumeReply};
 use hopyard_contract::plan::Work;
-use hopyard_contract::run::{Question, StepAnswer, StepState};
+use hopyard_contract::run::{Question, StepAnswer};
 use hopyard_contract::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, StepStatus};
 use hopyard_contract::{Name, event::EventType, template};
 use serde_json::json;
@@ -45,8 +45,8 @@ impl Change {
             self.kill_attempt(index, step_index);
             return;
         }
-        let attempt = &mut self.state.attempts[index];
-        (attempt.status, attempt.asked) = (AttemptStatus::Completed, true);
+        self.state.attempts[index].status = AttemptStatus::Completed;
+        self.keep_for_later(index, step_index);
         self.attempt_event(EventType::AttemptCompleted, index);
         self.ask(step_index, PausedReason::Question, question.to_owned(), None);
     }
@@ -108,28 +108,30 @@ impl Change {
         }
     }
 
-    /// What waits for a limit, or for an operator, goes on now.
+    /// What waits for a limit, a budget or an operator goes on now.
     pub(super) fn on_resume(&mut self, by: &str) {
         let run = &self.state.run;
         if run.status.is_final() || run.kill.is_some() {
             self.reply = Reply::Resumed(ResumeReply::AlreadyFinal);
             return;
         }
-        let (mut waits, mut asks) = (Vec::new(), false);
-        for (index, step) in self.state.steps.iter().enumerate() {
-            match step.paused_reason {
-                Some(PausedReason::UsageLimit | PausedReason::Budget | PausedReason::Operator) => waits.push(index),
-                Some(PausedReason::Approval | PausedReason::Question) => asks = true,
-                None => {}
+        let (mut went_on, mut asks) = (false, false);
+        for index in 0..self.state.steps.len() {
+            let step = &self.state.steps[index];
+            match (step.paused_reason, step.pending_reason) {
+                (Some(PausedReason::UsageLimit | PausedReason::Budget | PausedReason::Operator), _) => {
+                    self.make_claimable(index, PendingReason::AwaitingExecutor, self.now);
+                    went_on = true;
+                }
+                (None, Some(PendingReason::AwaitingBudget)) => {
+                    self.end_wait_for_budget(index);
+                    went_on = true;
+                }
+                (Some(PausedReason::Approval | PausedReason::Question), _) => asks = true,
+                (None, _) => {}
             }
         }
-        let for_budget = |s: &StepState| s.pending_reason == Some(PendingReason::AwaitingBudget);
-        let broke: Vec<usize> = (0..self.state.steps.len()).filter(|index| for_budget(&self.state.steps[*index])).collect();
-        broke.into_iter().for_each(|index| self.end_wait_for_budget(index));
-        self.reply = Reply::Resumed(if waits.is_empty() && asks { ResumeReply::NeedsAnswer } else { ResumeReply::Resumed });
-        for index in waits {
-            self.make_claimable(index, PendingReason::AwaitingExecutor, self.now);
-        }
+        self.reply = Reply::Resumed(if asks && !went_on { ResumeReply::NeedsAnswer } else { ResumeReply::Resumed });
         self.resumed_by = Some(by.to_owned());
         self.progress();
     }

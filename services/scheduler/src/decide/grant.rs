@@ -6,7 +6,6 @@ use hopyard_contract::duration::Span;
 use hopyard_contract::message::{Grant, WorkspaceOrder};
 use hopyard_contract::plan::{AgentSpec, LlmSpec, PromptFile, Work, WorkspaceMode, agent_turns};
 use hopyard_contract::run::{RunState, StepState};
-use hopyard_contract::status::FailureCode;
 use hopyard_contract::{AttemptId, template};
 
 use super::scope::View;
@@ -111,12 +110,11 @@ fn prompt_file(view: &View<'_>, file: Option<&PromptFile>) -> Option<PromptFile>
 }
 
 /// Whether an attempt goes on with the work, and an agent with the conversation, that the one before left: its step says so, or a
-/// pause lies between them.
+/// pause lies between them. One that was handed back or lost before it had a process left nothing.
 fn goes_on(state: &RunState, step: &str, work: &Work) -> bool {
-    let last = state.attempts.iter().filter(|a| a.step.as_str() == step && a.status.is_final()).max_by_key(|a| a.n);
-    let asked = last.is_some_and(|a| a.asked);
-    let limited = last.is_some_and(|a| a.failure_code == Some(FailureCode::UsageLimitExhausted));
-    asked || limited || matches!(work, Work::Agent(agent) if agent.resume)
+    let ended = state.attempts.iter().filter(|a| a.step.as_str() == step && a.status.is_final());
+    let last = ended.filter(|a| a.started_at.is_some()).max_by_key(|a| a.n);
+    last.is_some_and(|a| a.paused) || matches!(work, Work::Agent(agent) if agent.resume)
 }
 
 /// What an agent is told: after an answer that one first, and the task again in case that its conversation is gone.

@@ -44,7 +44,7 @@ impl Change {
             step: lease.step.clone(),
             n,
             status: AttemptStatus::Leased,
-            asked: false,
+            paused: false,
             note: None,
             executor: lease.executor.clone(),
             host: lease.host.clone(),

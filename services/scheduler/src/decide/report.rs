@@ -201,30 +201,50 @@ impl Change {
         }
     }
 
-    /// The provider's limit ended the attempt, which is no failure of its step: it waits, and then goes on where it was.
-    /// Its length is counted from here: the executor's clock may be another one.
+    /// A limit of its models ended the attempt: its step waits, and then goes on where it was, unless it has waited too often or
+    /// would have to wait too long. The wait is counted from here: the executor's clock may be another one.
     fn limit(&mut self, index: usize, step_index: usize, reason: PausedReason, wait: TimeDelta, message: &str) {
+        let (reason, code) = match reason {
+            PausedReason::Budget => (reason, FailureCode::BudgetExceeded),
+            _ => (PausedReason::UsageLimit, FailureCode::UsageLimitExhausted),
+        };
+        let had_a_turn = self.state.attempts[index].usage.turns > 0;
+        let pauses = if had_a_turn { 1 } else { self.state.steps[step_index].pauses + 1 };
+        let why_not = if pauses > PAUSE_LIMIT {
+            Some(format!("the step was paused {PAUSE_LIMIT} times without a turn in between"))
+        } else {
+            (wait > LONGEST_PAUSE).then(|| "that is longer than a step is paused".to_owned())
+        };
+        let goes_on = why_not.is_none() && self.state.run.kill.is_none();
         let attempt = &mut self.state.attempts[index];
         attempt.status = AttemptStatus::Failed;
-        attempt.failure_code = Some(FailureCode::UsageLimitExhausted);
+        attempt.failure_code = Some(code);
         attempt.error = Some(message.to_owned());
-        let had_a_turn = attempt.usage.turns > 0;
         self.attempt_event(EventType::AttemptFailed, index);
         let step = &mut self.state.steps[step_index];
-        step.pauses = if had_a_turn { 1 } else { step.pauses + 1 };
-        let (id, pauses) = (step.id.clone(), step.pauses);
-        if self.state.run.kill.is_some() {
-            self.end_step(step_index, StepStatus::Killed);
-            self.event(EventType::StepKilled, Some(&id), None, json!({"failure_code": FailureCode::UsageLimitExhausted}));
-        } else if pauses > PAUSE_LIMIT {
-            let words = format!("{message}; the step was paused {PAUSE_LIMIT} times without a turn in between");
-            self.fail_step(step_index, FailureCode::UsageLimitExhausted, &words);
-        } else if wait > LONGEST_PAUSE {
-            let words = format!("{message}; that is longer than a step is paused");
-            self.fail_step(step_index, FailureCode::UsageLimitExhausted, &words);
-        } else {
-            let reason = if reason == PausedReason::Budget { reason } else { PausedReason::UsageLimit };
+        if goes_on {
+            step.pauses = pauses;
+            self.keep_for_later(index, step_index);
             self.pause(step_index, reason, Some(self.now + wait.max(TimeDelta::zero())));
+            return;
+        }
+        step.failures += 1;
+        let id = step.id.clone();
+        match why_not.filter(|_| self.state.run.kill.is_none()) {
+            Some(why_not) => self.fail_step(step_index, code, &format!("{message}; {why_not}")),
+            None => {
+                self.end_step(step_index, StepStatus::Killed);
+                self.event(EventType::StepKilled, Some(&id), None, json!({"failure_code": code}));
+            }
+        }
+    }
+
+    /// What an attempt did before its step was paused is what later ones begin with, also when the very next one is lost.
+    pub(super) fn keep_for_later(&mut self, index: usize, step_index: usize) {
+        let attempt = &mut self.state.attempts[index];
+        attempt.paused = true;
+        if let Some(snapshot) = attempt.snapshot.clone() {
+            self.state.steps[step_index].before = Some(snapshot);
         }
     }
 

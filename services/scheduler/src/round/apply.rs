@@ -64,7 +64,10 @@ impl Round<'_> {
             Request::Claim(ask) => Answer::Claim(self.on_claim(ask).await?),
             Request::Renew(ask) => {
                 let lease = self.desk.settings.lease;
-                self.know_budgets(ask.leases.iter().map(|renewal| renewal.attempt.run)).await?;
+                let asking =
+                    ask.leases.iter().map(|renewal| &renewal.attempt).filter(|attempt| self.asks_models(attempt.run, &attempt.step));
+                let asking: Vec<_> = asking.map(|attempt| attempt.run).collect();
+                self.know_budgets(asking).await?;
                 let answers = ask.leases.iter().map(|renewal| {
                     let run = renewal.attempt.run;
                     match self.decide(run, &Input::Renew(renewal.clone(), lease, self.purse(run))) {

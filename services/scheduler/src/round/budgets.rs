@@ -74,12 +74,14 @@ impl Round<'_> {
             return;
         }
         let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+        // By attempts: where one has a cost that nobody knows, what is known of the others still counts, and nothing is given back.
         let spent = |state: &RunState| {
-            let late = state.run.late_usage.and_then(|late| late.cost_microusd).unwrap_or_default();
-            signed(state.run.usage.cost_microusd.unwrap_or_default().saturating_add(late))
+            let late = state.run.late_usage.and_then(|late| late.cost_microusd);
+            let known = state.attempts.iter().filter_map(|attempt| attempt.usage.cost_microusd).chain(late);
+            signed(known.fold(0, u64::saturating_add))
         };
         let more = Spent {
-            spent: spent(after) - before.map_or(0, spent),
+            spent: (spent(after) - before.map_or(0, spent)).max(0),
             open: signed(outstanding(after)) - before.map_or(0, |before| signed(outstanding(before))),
         };
         if more == Spent::default() {

@@ -96,7 +96,7 @@ impl Round<'_> {
         Ok((!runs.is_empty() || !grants.is_empty()).then_some(ClaimReply { grants, more: true }))
     }
 
-    fn asks_models(&self, run: RunId, step: &Name) -> bool {
+    pub(super) fn asks_models(&self, run: RunId, step: &Name) -> bool {
         self.state(run).and_then(|state| state.plan.step(step.as_str())).is_some_and(|spec| spec.work.asks_models())
     }
 

@@ -102,7 +102,7 @@ fn step(state: &RunState, step: &StepState, found: &mut Findings) {
     }
     let ended = last.map(|a| a.status).filter(|s| s.is_final());
     // An attempt that has asked did well, and its step goes on; a step without a process ends by an answer, or for want of one.
-    let asked = last.is_some_and(|a| a.asked);
+    let asked = last.is_some_and(|a| a.paused);
     let fits = match status {
         StepStatus::Completed if last.is_none() => step.answer.as_ref().is_some_and(|answer| answer.approved),
         StepStatus::Completed => ended == Some(AttemptStatus::Completed),

@@ -38,7 +38,7 @@ fn step(state: &RunState, step: &StepState, found: &mut Findings) {
     for attempt in live.iter().filter(|a| a.n != step.attempt) {
         found.attempt(Check::OneLiveAttempt, &step.id, attempt.n, format!("it lives and attempt {} has followed", step.attempt));
     }
-    let completed: Vec<u32> = ours.iter().filter(|a| a.status == AttemptStatus::Completed && !a.asked).map(|a| a.n).collect();
+    let completed: Vec<u32> = ours.iter().filter(|a| a.status == AttemptStatus::Completed && !a.paused).map(|a| a.n).collect();
     if completed.len() > 1 {
         found.step(Check::EffectOnce, &step.id, format!("the attempts {completed:?} are completed"));
     }

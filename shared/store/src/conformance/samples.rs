@@ -269,7 +269,7 @@ pub(super) fn leased(step: &str, n: u32, claim_id: Uuid) -> Attempt {
         step: step.parse().unwrap(),
         n,
         status: AttemptStatus::Leased,
-        asked: false,
+        paused: false,
         note: None,
         executor: Name::literal("executor-1"),
         host: Name::literal("host-1"),

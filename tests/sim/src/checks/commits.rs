@@ -2,7 +2,7 @@
 
 use hopyard_contract::event::{Event, EventType};
 use hopyard_contract::run::{Attempt, Run};
-use hopyard_contract::status::{AttemptStatus, FailureCode, RunStatus};
+use hopyard_contract::status::{AttemptStatus, RunStatus};
 use hopyard_contract::{AttemptId, RunId};
 
 use super::{Bounds, Checks};
@@ -211,7 +211,7 @@ impl Checks {
     }
 }
 
-/// Whether an attempt counts against the retries of its step: a provider's limit does not.
+/// Whether an attempt counts against the retries of its step: one that a limit interrupted does not.
 fn counts(attempt: &Attempt) -> bool {
-    attempt.status == AttemptStatus::Failed && attempt.failure_code != Some(FailureCode::UsageLimitExhausted)
+    attempt.status == AttemptStatus::Failed && !attempt.paused
 }

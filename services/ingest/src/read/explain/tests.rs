@@ -57,7 +57,7 @@ fn attempt(step: &'static str, status: AttemptStatus) -> Attempt {
         step: name(step),
         n: 1,
         status,
-        asked: false,
+        paused: false,
         note: None,
         executor: name("e1"),
         host: name("h1"),

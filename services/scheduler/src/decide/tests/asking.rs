@@ -117,4 +117,7 @@ fn a_resume_ends_the_wait_for_a_limit_and_no_question() {
     world.complete("a");
     assert_eq!(resume(&mut world), ResumeReply::AlreadyFinal);
     assert_eq!(resume(&mut sign_off()), ResumeReply::NeedsAnswer);
+    let mut both = World::of(json!([{"id": "a", "approval": {"prompt": "go?"}}, {"id": "b", "agent": {"cli": "fake", "prompt": "p"}}]));
+    both.carry_out("b", limited(at(3600)));
+    assert_eq!(resume(&mut both), ResumeReply::Resumed, "one of them waited for no answer");
 }

@@ -1,7 +1,7 @@
 //! Pauses: a step that a provider's limit stopped waits for its end, and goes on where it was.
 
 use hopyard_contract::event::EventType;
-use hopyard_contract::message::Outcome;
+use hopyard_contract::message::{Finished, Outcome};
 use hopyard_contract::plan::Work;
 use hopyard_contract::status::{FailureCode, PausedReason, PendingReason, RunStatus, StepStatus};
 use serde_json::json;
@@ -42,6 +42,41 @@ fn after_a_pause_the_agent_goes_on_with_its_conversation_and_its_files() {
     let second = world.goto(10).tick().start("a");
     assert!(resumes(&second.grant.work));
     assert_eq!(second.grant.workspace.reset_to, None);
+}
+
+#[test]
+fn what_was_done_before_a_pause_outlives_the_loss_of_what_follows() {
+    let mut world = agent();
+    let first = world.start("a");
+    let mut report = finished(&first, limited(at(10)), world.now);
+    report.snapshot = Some("kept".to_owned());
+    world.report(report);
+    let resumes = |work: &Work| matches!(work, Work::Agent(agent) if agent.resume);
+    let handed_back = world.goto(10).tick().lease("a");
+    let unstarted = Finished { pid: None, started_at: None, ..finished(&handed_back, Outcome::HandedBack, world.now) };
+    world.report(unstarted);
+    let third = world.lease("a");
+    assert!(resumes(&third.grant.work), "nothing of it had begun in between");
+    assert_eq!(third.grant.workspace.reset_to, None);
+    world.started(&third).finish(&third, Outcome::HandedBack);
+    let fourth = world.lease("a");
+    assert_eq!(
+        (resumes(&fourth.grant.work), fourth.grant.workspace.reset_to.as_deref()),
+        (false, Some("kept")),
+        "and not to the beginning"
+    );
+}
+
+#[test]
+fn a_pause_for_a_budget_is_told_as_one() {
+    let mut world = agent();
+    let spent = Outcome::Limited { reason: PausedReason::Budget, until: at(60), message: "spent".to_owned() };
+    let held = world.start("a");
+    world.finish(&held, spent);
+    assert_eq!(
+        (world.state.run.paused_reason, world.attempt(&held).failure_code),
+        (Some(PausedReason::Budget), Some(FailureCode::BudgetExceeded))
+    );
 }
 
 #[test]

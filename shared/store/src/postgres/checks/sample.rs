@@ -152,7 +152,7 @@ impl Sample {
             step: Name::literal("one"),
             n: 1,
             status: AttemptStatus::Leased,
-            asked: false,
+            paused: false,
             note: None,
             executor: Name::literal("executor"),
             host: Name::literal("host"),
