@@ -28,6 +28,7 @@ use hopyard_contract::log::Stream;
 use hopyard_contract::message::{Grant, Outcome};
 use hopyard_contract::plan::{AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
 use hopyard_contract::status::FailureCode;
+use hopyard_contract::usage::Tokens;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -356,7 +357,7 @@ impl Agent {
         let counted = metered.usage();
         let mut differs = Vec::new();
         if told.tokens != counted.tokens {
-            differs.push(("tokens", format!("{:?} tokens, {:?} were counted", told.tokens, counted.tokens)));
+            differs.push(("tokens", format!("{}, {} were counted", words_of(told.tokens), words_of(counted.tokens))));
         }
         if let (Some(own), Some(ours)) = (told.cost_microusd, counted.cost_microusd)
             && own != ours
@@ -382,13 +383,16 @@ impl Agent {
         let done = facts.reason.as_deref() == Some(DONE);
         // Whatever the program makes of the refusal: it could not go on.
         let ended = if self.stopped.is_cancelled() { Some(AgentEnd::Budget) } else { ended };
-        let by_itself = matches!(facts.kind, ExitKind::Exited | ExitKind::Signaled | ExitKind::IdleTimeout);
-        if let Some(limit) = self.limit().filter(|_| by_itself || (facts.kind == ExitKind::Killed && done)) {
+        let own_word_counts = match facts.kind {
+            ExitKind::Exited | ExitKind::Signaled | ExitKind::Timeout | ExitKind::IdleTimeout => true,
+            ExitKind::Killed => done,
+            _ => false,
+        };
+        if let Some(limit) = self.limit().filter(|_| own_word_counts) {
             return limit.outcome();
         }
         match (facts.kind, ended) {
-            (ExitKind::Exited | ExitKind::Signaled | ExitKind::Timeout | ExitKind::IdleTimeout, Some(end)) => self.meant(end),
-            (ExitKind::Killed, Some(end)) if done => self.meant(end),
+            (_, Some(end)) if own_word_counts => self.meant(end),
             (ExitKind::Exited, None) if facts.code == Some(0) && !adapter::tells_its_end(self.cli, &self.spec) => Outcome::Completed,
             (ExitKind::Exited | ExitKind::Signaled, None) => failed(FailureCode::AgentError, self.unfinished(facts)),
             (ExitKind::IdleTimeout | ExitKind::Timeout, None) => match plain {
@@ -445,6 +449,12 @@ impl Agent {
             None => "nothing was heard of it".to_owned(),
         }
     }
+}
+
+/// Tokens by kind, for a sentence.
+fn words_of(tokens: Tokens) -> String {
+    let Tokens { input, output, cache_read, cache_write } = tokens;
+    format!("{input} tokens in, {output} out, {cache_read} from and {cache_write} to a cache")
 }
 
 /// Waits for the next call that was paid for.

@@ -45,7 +45,7 @@ impl Limit {
     /// limit`.
     pub(crate) fn of_words(words: &str) -> Option<Self> {
         let small = words.to_ascii_lowercase();
-        if !["usage limit", "hit your limit"].iter().any(|mark| small.contains(mark)) {
+        if !["usage limit reached", "hit your usage limit", "hit your limit"].iter().any(|mark| small.contains(mark)) {
             return None;
         }
         let told = words.rsplit_once('|').and_then(|(_, end)| end.trim().parse().ok());
@@ -68,6 +68,8 @@ mod tests {
         assert_eq!(told.until.timestamp(), 1_760_000_000);
         let untold = Limit::of_words("You've hit your usage limit. Try again later.").unwrap();
         assert!(untold.until > Utc::now() + TimeDelta::minutes(14));
-        assert_eq!(Limit::of_words("the tests do not pass"), None);
+        for other in ["the tests do not pass", "the memory usage limit of the test was passed"] {
+            assert_eq!(Limit::of_words(other), None);
+        }
     }
 }

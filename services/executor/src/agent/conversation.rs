@@ -61,8 +61,13 @@ impl Conversation {
 /// Removes what an earlier attempt left in a home: this one begins anew.
 ///
 /// # Errors
-/// When it cannot be removed.
+/// When it cannot be removed, or an agent has put a link in the place of the folder that homes are in.
 pub(super) fn forget(home: &Path) -> anyhow::Result<()> {
+    if let Some(place) = home.parent()
+        && place.symlink_metadata().is_ok_and(|meta| !meta.is_dir())
+    {
+        bail!("{} is no directory", place.display());
+    }
     match std::fs::remove_dir_all(home) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("{} cannot be removed", home.display()))
@@ -120,6 +125,21 @@ mod tests {
         }
         std::fs::write(home.path().join(FILE), "{").unwrap();
         assert_eq!(Conversation::read(home.path(), AgentCli::Claude), None);
+    }
+
+    #[test]
+    fn a_home_is_forgotten_and_nothing_behind_a_link() {
+        let (work, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let homes = work.path().join("homes");
+        std::fs::create_dir_all(homes.join("fix/.claude")).unwrap();
+        forget(&homes.join("fix")).unwrap();
+        forget(&homes.join("fix")).unwrap();
+        assert!(!homes.join("fix").exists());
+        std::fs::remove_dir(&homes).unwrap();
+        std::fs::create_dir(elsewhere.path().join("fix")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), &homes).unwrap();
+        assert!(forget(&homes.join("fix")).unwrap_err().to_string().ends_with("is no directory"));
+        assert!(elsewhere.path().join("fix").exists());
     }
 
     #[test]
