@@ -49,7 +49,7 @@ struct AnswerRequest {
     /// Whether the run may go on; `false` fails the step.
     approved: bool,
     /// In words; a question that a step asks wants some.
-    #[schemars(length(min = 1, max = 32768))]
+    #[schemars(length(min = 1, max = 16384))]
     text: Option<String>,
     /// Who answers, for the record; `api` if absent.
     #[schemars(length(min = 1, max = 255))]

@@ -43,8 +43,8 @@ pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Ag
     let resume = fields.get("resume").and_then(|node| reader.boolean(node, &at("resume"))).unwrap_or(false);
     let gateway = fields.get("gateway").and_then(|node| reader.word::<GatewayUse>(node, &at("gateway"), &uses));
     let script = fields.get("script").and_then(|node| reader.text(node, &at("script")).map(str::to_owned));
-    let command = fields.get("command").map(|node| texts(reader, node, &at("command"))).unwrap_or_default();
-    let resume_args = fields.get("resume_args").map(|node| texts(reader, node, &at("resume_args"))).unwrap_or_default();
+    let command = fields.get("command").map(|node| reader.texts(node, &at("command"))).unwrap_or_default();
+    let resume_args = fields.get("resume_args").map(|node| reader.texts(node, &at("resume_args"))).unwrap_or_default();
     let map = fields.get("map").map(|node| paths(reader, node, &at("map"))).unwrap_or_default();
     let (prompt, prompt_file) = prompt?;
     Some(AgentSpec {
@@ -61,12 +61,6 @@ pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Ag
         resume_args,
         map,
     })
-}
-
-fn texts(reader: &mut Reader, node: &Node, pointer: &str) -> Vec<String> {
-    let items = reader.list(node, pointer).unwrap_or_default();
-    let text = |(at, item): (usize, &Node)| reader.text(item, &format!("{pointer}/{at}")).map(str::to_owned);
-    items.iter().enumerate().filter_map(text).collect()
 }
 
 /// JSONPaths by what they lead to.

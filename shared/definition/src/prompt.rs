@@ -12,6 +12,8 @@
 //! As everything here, this reads no file itself: whoever renders a prompt says where its includes come from.
 
 mod render;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use hopyard_contract::json::escape;
@@ -168,7 +170,7 @@ fn read_front(parts: &Parts<'_>, file: &str) -> Result<Prompt, Vec<FieldError>> 
             },
         );
         prompt.max_turns = fields.get("max_turns").and_then(|node| reader.integer(node, "/max_turns", 1, 10_000));
-        prompt.tools = fields.get("tools").map(|node| texts(&mut reader, node, "/tools")).unwrap_or_default();
+        prompt.tools = fields.get("tools").map(|node| reader.texts(node, "/tools")).unwrap_or_default();
         if let Some(node) = fields.get("inputs") {
             prompt.inputs = types::read(&mut reader, node, "/inputs");
         }
@@ -181,12 +183,6 @@ fn read_front(parts: &Parts<'_>, file: &str) -> Result<Prompt, Vec<FieldError>> 
     if errors.is_empty() { Ok(prompt) } else { Err(errors) }
 }
 
-fn texts(reader: &mut Reader, node: &Node, pointer: &str) -> Vec<String> {
-    let items = reader.list(node, pointer).unwrap_or_default();
-    let text = |(at, item): (usize, &Node)| reader.text(item, &format!("{pointer}/{at}")).map(str::to_owned);
-    items.iter().enumerate().filter_map(text).collect()
-}
-
 fn tests(reader: &mut Reader, node: &Node) -> Vec<PromptTest> {
     let Some(items) = reader.list(node, "/tests") else { return Vec::new() };
     let mut tests = Vec::new();
@@ -194,7 +190,7 @@ fn tests(reader: &mut Reader, node: &Node) -> Vec<PromptTest> {
         let pointer = format!("/tests/{at}");
         let Some(fields) = reader.fields(item, &pointer, &TEST_FIELDS) else { continue };
         let name = fields.get("name").and_then(|node| reader.text(node, &format!("{pointer}/name")).map(str::to_owned));
-        let contains = fields.get("contains").map(|node| texts(reader, node, &format!("{pointer}/contains"))).unwrap_or_default();
+        let contains = fields.get("contains").map(|node| reader.texts(node, &format!("{pointer}/contains"))).unwrap_or_default();
         let fails = fields.get("fails").and_then(|node| reader.boolean(node, &format!("{pointer}/fails"))).unwrap_or(false);
         if contains.is_empty() && !fails {
             reader.error("missing_field", &format!("{pointer}/contains"), "a test says what `contains`, or that it `fails`", fields.at());
@@ -215,6 +211,3 @@ fn value(reader: &mut Reader, entry: &Entry, pointer: &str) -> Option<(String, V
         }
     }
 }
-
-#[cfg(test)]
-mod spec;

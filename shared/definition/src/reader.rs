@@ -108,6 +108,13 @@ impl Reader {
         None
     }
 
+    /// A list of texts; those that are none are complained about.
+    pub(crate) fn texts(&mut self, node: &Node, pointer: &str) -> Vec<String> {
+        let items = self.list(node, pointer).unwrap_or_default();
+        let text = |(at, item): (usize, &Node)| self.text(item, &format!("{pointer}/{at}")).map(str::to_owned);
+        items.iter().enumerate().filter_map(text).collect()
+    }
+
     pub(crate) fn text<'n>(&mut self, node: &'n Node, pointer: &str) -> Option<&'n str> {
         if let Kind::Text(text) = &node.kind {
             return Some(text);

@@ -33,7 +33,10 @@ pub(crate) fn read(reader: &mut Reader, node: &Node, index: usize, defaults: &Li
     let needs = fields.get("needs").map(|n| needs(reader, n, &format!("{pointer}/needs"))).unwrap_or_default();
     let condition = fields.get("if").and_then(|n| reader.scalar(n, &format!("{pointer}/if")));
     let env = reader.env(fields.get("env"), &format!("{pointer}/env"));
-    let Limits { timeout, idle_timeout, grace, retry, pool } = retry::limits(reader, &fields, &pointer).or(defaults);
+    // Defaults are those of processes: an approval is not answered within the time of a compilation.
+    let own = retry::limits(reader, &fields, &pointer);
+    let limits = if fields.get("approval").is_some() { own } else { own.or(defaults) };
+    let Limits { timeout, idle_timeout, grace, retry, pool } = limits;
     let work = work(reader, &fields, &pointer);
     let bare = bare(index);
     Step { id: id.unwrap_or(bare.id), needs, condition, pool, env, timeout, idle_timeout, grace, retry, work: work.unwrap_or(bare.work) }

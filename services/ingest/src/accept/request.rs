@@ -18,8 +18,8 @@ pub const MAX_KEY: usize = 255;
 const MAX_LABELS: usize = 64;
 const MAX_AFTER: usize = 100;
 const MAX_REASON: usize = 1000;
-/// Longest answer to a question, in characters; it becomes an output and a variable of the environment.
-const MAX_ANSWER: usize = 32_768;
+/// Longest answer to a question, in characters: no variable of the environment may have more than 128 KiB, and one of them has four bytes.
+const MAX_ANSWER: usize = 16_384;
 /// Longest name of who answers.
 const MAX_BY: usize = 255;
 

@@ -73,6 +73,15 @@ fn the_whole_language_becomes_a_plan() {
 }
 
 #[test]
+fn an_approval_takes_nothing_from_the_defaults_of_processes() {
+    let text = "version: 1\nname: w\ndefaults: {timeout: 10m, retry: {max_attempts: 3}, pool: small}\nsteps:\n  - {id: a, approval: {prompt: go?}}\n  - {id: b, approval: {prompt: go?}, timeout: 2d}\n";
+    let plan = crate::parse(text, None).unwrap().plan;
+    let [a, b] = plan.steps.as_slice() else { panic!("two steps") };
+    assert_eq!((a.timeout, &a.retry, &a.pool), (None, &None, &None));
+    assert_eq!(b.timeout, Some("2d".parse().unwrap()));
+}
+
+#[test]
 fn absent_fields_have_their_defaults() {
     let plan = good(&step("shell: x")).plan;
     assert_eq!(
