@@ -29,7 +29,7 @@ impl Asker {
         match &grant.work {
             Work::Agent(spec) => Agent::from_spool(spec.clone(), executor.prices.clone(), dir).map(|agent| Self::Agent(Box::new(agent))),
             Work::Llm(spec) => Llm::from_spool(spec.clone(), dir).map(|llm| Self::Llm(Box::new(llm))),
-            Work::Shell(_) | Work::Deliver(_) | Work::Approval(_) => None,
+            Work::Shell(_) | Work::BestOf(_) | Work::Deliver(_) | Work::Approval(_) => None,
         }
     }
 

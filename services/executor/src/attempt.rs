@@ -21,7 +21,7 @@ use crate::live::Attempt;
 use crate::process::{ExitFacts, ExitKind, Lease, Limits, ProcessSpec, StepProcess, StepSpec, environment, outputs};
 use crate::prompts::PromptError;
 use crate::workspaces::{self, Author, Kept, OpenError, Ready};
-use crate::{Executor, agent, instruments, llm, logs};
+use crate::{Executor, agent, choose, deliver, instruments, llm, logs};
 
 /// File of a spool directory that keeps the grant for a restarted executor.
 pub(crate) const GRANT_FILE: &str = "grant.json";
@@ -31,6 +31,9 @@ pub(crate) const FINISHED_FILE: &str = "finished.json";
 pub(crate) const QUESTION_FILE: &str = "ask";
 /// Why an agent that may read only fails.
 const READ_ONLY: &str = "the agent may only read and changed files; what it changed is in the snapshot of the attempt";
+/// What a step hands to those that need it.
+pub(crate) type Outputs = BTreeMap<String, String>;
+
 /// A result that nobody settles is published again.
 const REPEAT: Duration = Duration::from_secs(5);
 
@@ -114,8 +117,33 @@ impl Executor {
                 self.run(grant, live, dir, &ready, ready_to_go.map(|(command, llm)| (command, Some(Asker::Llm(Box::new(llm)))))).await
             }
             Work::Approval(_) => ended(grant, failed(FailureCode::EngineError, "an approval is no executor's work".to_owned())),
-            Work::Deliver(deliver) => self.deliver(grant, live, dir, &ready, deliver).await,
+            Work::BestOf(spec) => {
+                let taken_over = choose::take_over(self, grant, live, &ready, spec);
+                self.by_itself(grant, dir, &ready, taken_over).await
+            }
+            Work::Deliver(deliver) => {
+                let delivered = deliver::deliver(self, grant, live, &ready, deliver);
+                self.by_itself(grant, dir, &ready, delivered).await
+            }
         }
+    }
+
+    /// Work without a process of its own: the executor is the process.
+    async fn by_itself(&self, grant: &Grant, dir: &Path, ready: &Ready, work: impl Future<Output = Result<Outputs, Outcome>>) -> Finished {
+        let (pid, started_at) = (std::process::id(), Utc::now());
+        self.report_started(grant, ready, pid).await;
+        let (outcome, outputs) = match work.await {
+            Ok(outputs) => (Outcome::Completed, outputs),
+            Err(outcome) => (outcome, Outputs::new()),
+        };
+        let mut finished = self.close(grant, dir, ready, None, outcome).await;
+        finished.pid = Some(pid);
+        finished.workspace = Some(ready.path.display().to_string());
+        finished.started_at = Some(started_at);
+        if finished.outcome == Outcome::Completed {
+            finished.outputs = outputs;
+        }
+        finished
     }
 
     /// After a fault of our own: as after a restart, nothing of the attempt goes on, and what it made is kept.

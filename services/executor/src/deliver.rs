@@ -4,19 +4,15 @@
 //! There is no process: git runs in the mirror, where no code of a step has ever been. Every act is one that may be
 //! repeated, so an attempt whose answer was lost is simply made again.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
-use hopyard_contract::message::{Finished, Grant, Outcome};
+use hopyard_contract::message::{Grant, Outcome};
 use hopyard_contract::plan::Deliver;
 use hopyard_contract::status::FailureCode;
 use hopyard_worktree::{Error, Merge, MergeOutcome, Mirror, PushOutcome};
 
 use crate::Executor;
-use crate::attempt::failed;
+use crate::attempt::{Outputs, failed};
 use crate::live::Attempt;
 use crate::workspaces::{AUTHOR, Ready};
 
@@ -25,39 +21,18 @@ const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), D
 /// Most paths of a conflict that are named.
 const NAMED: usize = 20;
 
-type Outputs = BTreeMap<String, String>;
-
-impl Executor {
-    /// Hands the run's work over to its repository; the executor itself is the process.
-    pub(crate) async fn deliver(
-        self: &Arc<Self>,
-        grant: &Grant,
-        live: &Arc<Attempt>,
-        dir: &Path,
-        ready: &Ready,
-        deliver: &Deliver,
-    ) -> Finished {
-        let (pid, started_at) = (std::process::id(), Utc::now());
-        self.report_started(grant, ready, pid).await;
-        let delivered = match ready.work().await {
-            Some((mirror, base, head)) => {
-                Delivery { grant, live, freeze_limit: self.settings.freeze_limit, deliver, mirror, base, head }.carry_out().await
-            }
-            None => Err(failed(FailureCode::SetupError, "the run has no repository to deliver to".to_owned())),
-        };
-        let (outcome, outputs) = match delivered {
-            Ok(outputs) => (Outcome::Completed, outputs),
-            Err(outcome) => (outcome, Outputs::new()),
-        };
-        let mut finished = self.close(grant, dir, ready, None, outcome).await;
-        finished.pid = Some(pid);
-        finished.workspace = Some(ready.path.display().to_string());
-        finished.started_at = Some(started_at);
-        if finished.outcome == Outcome::Completed {
-            finished.outputs = outputs;
-        }
-        finished
-    }
+/// Hands the run's work over to its repository.
+pub(crate) async fn deliver(
+    executor: &Executor,
+    grant: &Grant,
+    live: &Attempt,
+    ready: &Ready,
+    deliver: &Deliver,
+) -> Result<Outputs, Outcome> {
+    let Some((mirror, base, head)) = ready.work().await else {
+        return Err(failed(FailureCode::SetupError, "the run has no repository to deliver to".to_owned()));
+    };
+    Delivery { grant, live, freeze_limit: executor.settings.freeze_limit, deliver, mirror, base, head }.carry_out().await
 }
 
 /// The work of a run and what shall become of it.

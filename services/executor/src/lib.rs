@@ -6,6 +6,7 @@
 mod agent;
 mod asker;
 mod attempt;
+mod choose;
 mod claims;
 mod control;
 mod deliver;

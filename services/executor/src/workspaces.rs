@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use hopyard_blobs::{Blobs, Digest};
+use hopyard_contract::id::WorkspaceId;
 use hopyard_contract::message::{Grant, Pin, PinReply, Restore, WorkspaceOrder};
 use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::run::{BlobRef, ChangedFile, GitResult};
@@ -31,7 +32,7 @@ pub(crate) struct Workspaces {
     open: Mutex<HashMap<String, Arc<Shared>>>,
 }
 
-/// One workspace; the lock orders its making and its snapshots, not the steps that work in it.
+/// One workspace of a run, or of a variant; the lock orders its making and its snapshots, not the steps that work in it.
 pub(crate) struct Shared {
     path: PathBuf,
     state: AsyncMutex<Option<Opened>>,
@@ -137,11 +138,7 @@ impl Workspaces {
             let shared = Arc::new(Shared { path: scratch.to_owned(), state: AsyncMutex::new(Some(Opened { git: None })) });
             return Ok(Ready { path: scratch.to_owned(), before: None, shared });
         }
-        let id = format!("{}-g{}", grant.attempt.run, order.generation);
-        let path = match &order.session {
-            Some(session) => self.sessions.join(session_key(&grant.namespace, session, order.url.as_deref())),
-            None => self.root.join(&id),
-        };
+        let (id, path) = self.place(grant);
         let shared = {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             open.retain(|key, shared| *key == id || Arc::strong_count(shared) > 1 || shared.path.exists());
@@ -168,11 +165,7 @@ impl Workspaces {
     /// The workspace of an attempt of the process before, if it is there; nothing is made or reset.
     pub(crate) async fn reopen(&self, grant: &Grant) -> Option<Ready> {
         let url = grant.workspace.url.as_ref()?;
-        let id = format!("{}-g{}", grant.attempt.run, grant.workspace.generation);
-        let path = match &grant.workspace.session {
-            Some(session) => self.sessions.join(session_key(&grant.namespace, session, Some(url))),
-            None => self.root.join(&id),
-        };
+        let (id, path) = self.place(grant);
         let record = read_record(&path.with_extension("json")).await.filter(|r| r.owner == id)?;
         let mirror = self.mirrors.mirror(url).await.ok()?;
         let name = path.file_name()?.to_string_lossy().into_owned();
@@ -180,6 +173,17 @@ impl Workspaces {
         let shared = Arc::new(Shared { path: path.clone(), state: AsyncMutex::new(Some(Opened { git: Some(Git { workspace, record }) })) });
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, shared.clone());
         Some(Ready { path, before: None, shared })
+    }
+
+    /// The name of an attempt's workspace, and where it is.
+    fn place(&self, grant: &Grant) -> (String, PathBuf) {
+        let order = &grant.workspace;
+        let id = WorkspaceId { run: grant.attempt.run, generation: order.generation, variant: order.variant.clone() }.to_string();
+        let path = match &order.session {
+            Some(session) => self.sessions.join(session_key(&grant.namespace, session, order.url.as_deref())),
+            None => self.root.join(&id),
+        };
+        (id, path)
     }
 
     async fn make(&self, grant: &Grant, id: &str, path: &Path, blobs: &Blobs) -> Result<Opened, OpenError> {
@@ -245,6 +249,19 @@ impl Ready {
         let state = self.shared.state.lock().await;
         let git = state.as_ref().and_then(|opened| opened.git.as_ref())?;
         Some((git.workspace.mirror().clone(), git.record.base.clone(), git.record.head.clone()))
+    }
+
+    /// Puts the work of a variant in the place of what is there, which is kept like that of an attempt before a retry.
+    ///
+    /// # Errors
+    /// With git's words, and when there is no repository that could hold the work of both.
+    pub(crate) async fn take_over(&self, grant: &Grant, work: &Restore, blobs: &Blobs) -> anyhow::Result<()> {
+        let mut state = self.shared.state.lock().await;
+        let git = state.as_mut().and_then(|opened| opened.git.as_mut());
+        let git = git.context("the run has no repository, so that there is no work that could be taken over")?;
+        let commit = restore_commit(&git.workspace.mirror().clone(), work, &self.path, blobs).await?;
+        keep_and_reset(git, grant, &commit).await?;
+        write_record(&self.path, &git.record).await
     }
 
     /// Keeps what the attempt left: a commit, the run's branch, patch and bundle.

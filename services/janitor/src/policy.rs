@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hopyard_contract::RunId;
+use hopyard_contract::id::WorkspaceId;
 use hopyard_contract::message::WorkspacesReply;
 use serde::Serialize;
 
@@ -96,9 +97,7 @@ impl Reason {
 
 /// The run of a workspace's name; `None` if it is none.
 pub(crate) fn run_of(id: &str) -> Option<RunId> {
-    let (run, generation) = id.rsplit_once("-g")?;
-    let digits = !generation.is_empty() && generation.len() <= 9 && generation.bytes().all(|b| b.is_ascii_digit());
-    run.parse().ok().filter(|_| digits)
+    id.parse::<WorkspaceId>().ok().map(|id| id.run)
 }
 
 /// Decides about each directory. `in_use` names those that live processes are in. What a scheduler wants to keep stays,

@@ -196,8 +196,8 @@ impl<S: Scheduler> Sweeper<S> {
         let look = move || {
             let mut used = BTreeSet::new();
             for found in old {
-                let run = found.id.rsplit_once("-g").map_or(found.id.as_str(), |(run, _)| run);
-                if leftovers::in_use(&found.path, run)? {
+                let run = run_of(&found.id).map_or_else(|| found.id.clone(), |run| run.to_string());
+                if leftovers::in_use(&found.path, &run)? {
                     used.insert(found.id);
                 }
             }

@@ -21,6 +21,7 @@ use uuid::Uuid;
 mod answer;
 mod birth;
 mod budget;
+mod choose;
 pub(crate) mod grant;
 mod kill;
 mod lease;

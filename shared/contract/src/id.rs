@@ -9,6 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+mod workspace;
+
+pub use workspace::{NotAWorkspace, WorkspaceId};
+
 /// Identifier of one run: a UUIDv7, written in canonical lower case and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 #[schemars(transparent)]

@@ -11,12 +11,14 @@ use crate::status::{FailureCode, StepKind};
 
 mod agent;
 mod approval;
+mod best_of;
 pub mod check;
 mod llm;
 mod prompt_file;
 
 pub use agent::{AGENT_MAP, AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
 pub use approval::ApprovalSpec;
+pub use best_of::{BestOfSpec, Chosen, Standing, VARIANTS, VariantSpec};
 pub use llm::{LlmSpec, MAX_ANSWER_TOKENS};
 pub use prompt_file::PromptFile;
 
@@ -87,6 +89,10 @@ pub struct Step {
     /// When and how often to try again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// The variant that it belongs to, by the step of that variant's agent: it works in a workspace of that one's own, and how it
+    /// ends decides nothing but who wins. It is not written in definitions: it follows from their `best_of` steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Name>,
     /// What the step does.
     #[serde(flatten)]
     pub work: Work,
@@ -104,6 +110,8 @@ pub enum Work {
     Llm(LlmSpec),
     /// A question to a person; it has no process.
     Approval(ApprovalSpec),
+    /// Chooses among variants that were tried at once, and goes on with the work of the best.
+    BestOf(BestOfSpec),
     /// Hands the run's work over to its repository. It is not written in definitions: it follows from their `result`.
     Deliver(Deliver),
 }
@@ -121,6 +129,7 @@ impl Work {
             Self::Agent(_) => StepKind::Agent,
             Self::Llm(_) => StepKind::Llm,
             Self::Approval(_) => StepKind::Approval,
+            Self::BestOf(_) => StepKind::BestOf,
             Self::Deliver(_) => StepKind::Deliver,
         }
     }
@@ -316,7 +325,8 @@ impl Plan {
         let pool = self.steps.last().and_then(|s| s.pool.clone());
         self.steps.push(Step {
             id: id.parse().expect("a short name of letters, digits and dashes"),
-            needs: self.steps.iter().map(|s| s.id.clone()).collect(),
+            // Of variants only the chosen one counts.
+            needs: self.steps.iter().filter(|s| s.variant.is_none()).map(|s| s.id.clone()).collect(),
             condition: Some("!failed()".to_owned()),
             pool,
             env: BTreeMap::new(),
@@ -324,6 +334,7 @@ impl Plan {
             idle_timeout: None,
             grace: None,
             retry: None,
+            variant: None,
             work: Work::Deliver(deliver),
         });
     }

@@ -213,6 +213,9 @@ pub struct StepState {
     pub usage: Usage,
     /// Commit of the workspace before its first attempt; a retry starts from it.
     pub before: Option<String>,
+    /// What the workspace of its variant held after its last attempt; that of all other steps is the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<GitResult>,
 }
 
 /// What a step asks a person.
@@ -382,6 +385,17 @@ impl RunState {
         self.attempts.iter().find(|a| a.n == n && a.step.as_str() == step)
     }
 
+    /// The variant that a step belongs to.
+    pub fn variant_of(&self, step: &str) -> Option<&Name> {
+        self.plan.step(step)?.variant.as_ref()
+    }
+
+    /// Attempts of the current generation in the workspace of a variant, or in that of the run.
+    pub fn attempts_in<'a>(&'a self, variant: Option<&'a Name>) -> impl Iterator<Item = &'a Attempt> {
+        let here = move |attempt: &&Attempt| self.variant_of(attempt.step.as_str()) == variant;
+        self.attempts.iter().filter(|attempt| attempt.generation == self.run.generation).filter(here)
+    }
+
     /// Attempts that have not ended.
     pub fn live(&self) -> impl Iterator<Item = &Attempt> {
         self.attempts.iter().filter(|a| !a.status.is_final())
@@ -391,7 +405,7 @@ impl RunState {
 /// A workspace directory on a host, for the janitor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkspaceRow {
-    /// `<run>-g<k>`.
+    /// A [`crate::id::WorkspaceId`].
     pub id: String,
     /// The run that made it.
     pub run_id: RunId,

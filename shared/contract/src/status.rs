@@ -232,6 +232,8 @@ words! {
         Agent = "agent",
         /// Waits for a person.
         Approval = "approval",
+        /// Several agents at once, of which the best wins.
+        BestOf = "best_of",
         /// Runs another workflow.
         Workflow = "workflow",
         /// Pushes or merges the run's work; follows from a definition's `result`.

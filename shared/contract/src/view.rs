@@ -13,8 +13,10 @@ use crate::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, Run
 use crate::usage::Usage;
 
 mod health;
+mod variant;
 
 pub use health::{ComponentHealth, Health};
+pub use variant::VariantView;
 
 /// A run as every surface shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -171,6 +173,12 @@ pub struct StepView {
     pub error: Option<String>,
     /// Steps it needs.
     pub needs: Vec<Name>,
+    /// The variant that it belongs to, by the step of that variant's agent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub variant: Option<Name>,
+    /// Of a step that chooses the best: how its variants stand.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub variants: Vec<VariantView>,
     /// First start.
     #[serde(skip_serializing_if = "Option::is_none", default, with = "crate::time::maybe")]
     #[schemars(with = "Option<DateTime<Utc>>")]
@@ -379,6 +387,8 @@ impl StepView {
             failure_code: step.failure_code,
             error: step.error.clone(),
             needs: spec.map(|s| s.needs.clone()).unwrap_or_default(),
+            variant: spec.and_then(|s| s.variant.clone()),
+            variants: VariantView::all(state, step),
             started_at: step.started_at,
             finished_at: step.finished_at,
             duration_ms: millis(step.started_at, step.finished_at),

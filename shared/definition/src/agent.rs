@@ -6,8 +6,8 @@ use hopyard_contract::plan::{AGENT_MAP, AgentSpec, GatewayUse, Permissions};
 use serde_json_path::JsonPath;
 
 use crate::document::Node;
-use crate::prompt_file;
-use crate::reader::Reader;
+use crate::prompt_file::{self, Prompt};
+use crate::reader::{Fields, Reader};
 use crate::suggest::short;
 
 pub(crate) const FIELDS: [&str; 13] = [
@@ -29,14 +29,19 @@ pub(crate) const FIELDS: [&str; 13] = [
 /// Reads an agent; `None` without a program or a prompt, which no other field can stand in for.
 pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<AgentSpec> {
     let fields = reader.fields(node, pointer, &FIELDS)?;
+    let prompt = prompt_file::read(reader, &fields, pointer);
+    of(reader, &fields, pointer, prompt)
+}
+
+/// Reads what an agent has beside its prompt.
+pub(crate) fn of(reader: &mut Reader, fields: &Fields<'_>, pointer: &str, prompt: Option<Prompt>) -> Option<AgentSpec> {
     if fields.get("cli").is_none() {
-        reader.missing(&fields, pointer, "cli");
+        reader.missing(fields, pointer, "cli");
     }
     let at = |name: &str| format!("{pointer}/{name}");
     let permitted: Vec<&str> = Permissions::ALL.iter().map(|word| word.as_str()).collect();
     let uses: Vec<&str> = GatewayUse::ALL.iter().map(|word| word.as_str()).collect();
     let cli = fields.get("cli").and_then(|node| reader.text(node, &at("cli")).map(str::to_owned));
-    let prompt = prompt_file::read(reader, &fields, pointer);
     let model = fields.get("model").and_then(|node| reader.text(node, &at("model")).map(str::to_owned));
     let max_turns = fields.get("max_turns").and_then(|node| reader.scalar(node, &at("max_turns")));
     let permissions = fields.get("permissions").and_then(|node| reader.word::<Permissions>(node, &at("permissions"), &permitted));

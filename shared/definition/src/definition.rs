@@ -71,6 +71,7 @@ fn read(source: &str) -> Result<Definition, Vec<FieldError>> {
                 check_plan(&plan, root, &mut errors);
             }
             if errors.is_empty() {
+                plan.add_variants();
                 plan.add_delivery();
                 let hash = hex::encode(Sha256::digest(source));
                 return Ok(Definition { plan, hash, source: source.to_owned() });

@@ -9,6 +9,7 @@
 
 mod agent;
 mod approval;
+mod best_of;
 mod definition;
 mod document;
 mod inputs;

@@ -4,8 +4,11 @@ use hopyard_contract::plan::PromptFile;
 
 use crate::reader::{Fields, Reader};
 
+/// A text, or nothing and a file.
+pub(crate) type Prompt = (String, Option<PromptFile>);
+
 /// Reads `prompt`, or `prompt_file` and `with`; `None` without either, which is complained about.
-pub(crate) fn read(reader: &mut Reader, fields: &Fields<'_>, pointer: &str) -> Option<(String, Option<PromptFile>)> {
+pub(crate) fn read(reader: &mut Reader, fields: &Fields<'_>, pointer: &str) -> Option<Prompt> {
     let path = fields.get("prompt_file").map(|node| reader.text(node, &format!("{pointer}/prompt_file")).unwrap_or_default().to_owned());
     let with = fields.entry("with");
     if let Some(entry) = with.filter(|_| path.is_none()) {

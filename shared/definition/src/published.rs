@@ -72,7 +72,7 @@ struct Defaults {
 
 /// One step: a script for a shell, a coding agent, or a question to a model or a person.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["shell"]}, {"required": ["agent"]}, {"required": ["llm"]}, {"required": ["approval"]}]))]
+#[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["shell"]}, {"required": ["agent"]}, {"required": ["llm"]}, {"required": ["best_of"]}, {"required": ["approval"]}]))]
 struct StepSpec {
     /// Id within the workflow.
     id: Name,
@@ -100,8 +100,63 @@ struct StepSpec {
     agent: Option<AgentStep>,
     /// One question to a model.
     llm: Option<LlmStep>,
+    /// Several agents that try the same at once, of which the best wins.
+    best_of: Option<BestOfStep>,
     /// A question to a person.
     approval: Option<ApprovalStep>,
+}
+
+/// One task, several agents: each works in a workspace of its own, a check judges, and the run goes on with the work of the best.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct BestOfStep {
+    /// What they shall do; a template.
+    #[schemars(length(min = 1))]
+    prompt: Option<String>,
+    /// A prompt file of the repository, instead of `prompt`.
+    #[schemars(length(min = 1, max = 1024))]
+    prompt_file: Option<String>,
+    /// Values of its inputs; templates.
+    with: Option<BTreeMap<String, Scalar>>,
+    /// Who tries it; of two that are as good, the one that stands first wins.
+    #[schemars(length(min = 2, max = 8))]
+    variants: Vec<VariantStep>,
+    /// A script that runs in the workspace of each when its agent has completed; a variant passes if it ends with 0.
+    #[schemars(length(min = 1))]
+    check: String,
+    /// Output of the check whose number decides: the highest wins, then the cheapest. Without it the cheapest does.
+    #[schemars(length(min = 1))]
+    score: Option<String>,
+}
+
+/// One of the agents: what an agent has beside its prompt.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct VariantStep {
+    /// Name among the variants.
+    name: Name,
+    /// The program, or a template that gives one.
+    cli: Program,
+    /// Model, by the name that its provider knows; a template. The program's own choice if absent.
+    #[schemars(length(min = 1))]
+    model: Option<String>,
+    /// Most turns: 1 to 10000, or a template that gives such a number.
+    max_turns: Option<Turns>,
+    /// What it may do without asking; `edit` if absent.
+    permissions: Option<Permissions>,
+    /// Whether a retry goes on with the conversation; false if absent.
+    resume: Option<bool>,
+    /// Whether its models are asked through the executor; if the executor has a provider that fits, unless it is set.
+    gateway: Option<GatewayUse>,
+    /// What the fake agent plays: JSON lines; a template.
+    #[schemars(length(min = 1))]
+    script: Option<String>,
+    /// Program and arguments of a generic agent; templates.
+    command: Option<Vec<String>>,
+    /// What a generic agent gets beside that to go on with a conversation; `{session}` stands for its id.
+    resume_args: Option<Vec<String>>,
+    /// JSONPaths to what a generic agent says in a line.
+    map: Option<BTreeMap<String, String>>,
 }
 
 /// A question to a person; the run is paused until it is answered, or the step's `timeout` is over.

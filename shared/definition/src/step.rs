@@ -8,11 +8,26 @@ use crate::document::{Kind, Node};
 use crate::reader::{Fields, Reader};
 use crate::retry::{self, Limits};
 
-pub(crate) const FIELDS: [&str; 14] =
-    ["id", "needs", "if", "pool", "env", "timeout", "idle_timeout", "grace", "retry", "shell", "llm", "agent", "approval", "workflow"];
+pub(crate) const FIELDS: [&str; 15] = [
+    "id",
+    "needs",
+    "if",
+    "pool",
+    "env",
+    "timeout",
+    "idle_timeout",
+    "grace",
+    "retry",
+    "shell",
+    "llm",
+    "agent",
+    "best_of",
+    "approval",
+    "workflow",
+];
 
 /// What a step of a definition may do, in the order in which problems name them.
-const KINDS: [StepKind; 5] = [StepKind::Shell, StepKind::Llm, StepKind::Agent, StepKind::Approval, StepKind::Workflow];
+const KINDS: [StepKind; 6] = [StepKind::Shell, StepKind::Llm, StepKind::Agent, StepKind::BestOf, StepKind::Approval, StepKind::Workflow];
 
 /// Stands for a script that could not be read, so that the rest of the graph is still checked.
 const PLACEHOLDER: &str = ":";
@@ -39,7 +54,19 @@ pub(crate) fn read(reader: &mut Reader, node: &Node, index: usize, defaults: &Li
     let Limits { timeout, idle_timeout, grace, retry, pool } = limits;
     let work = work(reader, &fields, &pointer);
     let bare = bare(index);
-    Step { id: id.unwrap_or(bare.id), needs, condition, pool, env, timeout, idle_timeout, grace, retry, work: work.unwrap_or(bare.work) }
+    Step {
+        id: id.unwrap_or(bare.id),
+        needs,
+        condition,
+        pool,
+        env,
+        timeout,
+        idle_timeout,
+        grace,
+        retry,
+        variant: None,
+        work: work.unwrap_or(bare.work),
+    }
 }
 
 fn bare(index: usize) -> Step {
@@ -56,6 +83,7 @@ fn bare(index: usize) -> Step {
         idle_timeout: None,
         grace: None,
         retry: None,
+        variant: None,
         work,
     }
 }
@@ -88,11 +116,13 @@ fn work(reader: &mut Reader, fields: &Fields<'_>, pointer: &str) -> Option<Work>
             Some(Work::Shell(script.to_owned()))
         }
         [(StepKind::Agent, entry)] => crate::agent::read(reader, &entry.value, &format!("{pointer}/agent")).map(Work::Agent),
+        [(StepKind::BestOf, entry)] => crate::best_of::read(reader, &entry.value, &format!("{pointer}/best_of")).map(Work::BestOf),
         [(StepKind::Llm, entry)] => crate::llm::read(reader, &entry.value, &format!("{pointer}/llm")).map(Work::Llm),
         [(StepKind::Approval, entry)] => crate::approval::read(reader, fields, &entry.value, pointer).map(Work::Approval),
         [(kind, entry)] => {
-            let detail =
-                format!("`{kind}` steps are not carried out by this version; it runs `shell`, `agent`, `llm` and `approval` steps");
+            let detail = format!(
+                "`{kind}` steps are not carried out by this version; it runs `shell`, `agent`, `llm`, `best_of` and `approval` steps"
+            );
             reader.error("unsupported_step", &format!("{pointer}/{kind}"), detail, entry.key_at);
             None
         }

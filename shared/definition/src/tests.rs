@@ -1,6 +1,7 @@
 //! Tests of the crate: what is read, what is refused and where, and that a plan survives the way through text.
 
 mod bad;
+mod best_of;
 mod good;
 mod hostile;
 mod inputs;

@@ -43,6 +43,12 @@ fn with(mut step: Value, key: &str, value: Value) -> Value {
     step
 }
 
+/// Two variants: how each of them ends is as random as how steps end.
+fn best_of(id: &str) -> Value {
+    let agent = json!({"cli": "fake", "prompt": "work"});
+    json!({"id": id, "best_of": {"check": "work", "variants": [{"name": "x", "agent": agent}, {"name": "y", "agent": agent}]}})
+}
+
 /// All workflows.
 pub(crate) fn all() -> Vec<Workflow> {
     let retry = json!({"max_attempts": 3, "backoff": {"initial": "300ms", "max": "2s"}});
@@ -57,6 +63,7 @@ pub(crate) fn all() -> Vec<Workflow> {
         json!({"name": "kept", "steps": [step("a", &[])], "workspace": {"mode": "persistent"}}),
         json!({"name": "bare", "steps": [step("a", &[]), step("b", &["a"])], "workspace": {"mode": "none"}}),
         json!({"name": "tidy", "steps": [with(step("a", &[]), "retry", retry), with(step("b", &["a"]), "if", json!("failed()")), with(step("c", &["a", "b"]), "if", json!("always()"))]}),
+        json!({"name": "best", "steps": [best_of("a"), step("b", &["a"])]}),
         json!({"name": "timed", "steps": [step("a", &[]), step("b", &["a"])], "timeout": "12s"}),
     ];
     documents
@@ -64,7 +71,8 @@ pub(crate) fn all() -> Vec<Workflow> {
         .map(|mut document| {
             document["v"] = json!(1);
             let session = document["workspace"]["mode"] == "persistent";
-            let plan = Plan::from_stored(document).expect("the plans of the simulator are valid");
+            let mut plan = Plan::from_stored(document).expect("the plans of the simulator are valid");
+            plan.add_variants();
             Workflow { hash: plan.hash(), plan: Arc::new(plan), session }
         })
         .collect()

@@ -1,6 +1,7 @@
 //! Real git: a bare repository, a clone that people work in, and a mirror with the work of a run.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hopyard_contract::message::{KillOrder, WorkspaceOrder};
@@ -88,6 +89,7 @@ fn grant(url: String) -> Grant {
             restore: None,
             reset_to: None,
             session: None,
+            variant: None,
             branch: BRANCH.to_owned(),
         },
         allowance: None,

@@ -101,6 +101,7 @@ fn grant(url: &str, restore: Restore) -> Grant {
             restore: Some(restore),
             reset_to: None,
             session: Some(Name::literal("s1")),
+            variant: None,
             branch: "hopyard/w/next".to_owned(),
         },
         allowance: None,

@@ -1,6 +1,6 @@
 //! A run in a few lines: status, steps with their times, branch, changes, cost.
 
-use hopyard_contract::view::{RunView, StepView};
+use hopyard_contract::view::{RunView, StepView, VariantView};
 
 use super::output::{align, clean, cost, duration};
 
@@ -12,6 +12,11 @@ pub fn summary(run: &RunView) -> Vec<String> {
     }
     for (i, step) in run.steps.iter().flatten().enumerate() {
         rows.push(row(if i == 0 { "steps" } else { "" }, &step_line(run, step)));
+    }
+    for step in run.steps.iter().flatten() {
+        for (i, variant) in step.variants.iter().enumerate() {
+            rows.push(row(if i == 0 { "variants" } else { "" }, &variant_line(step, variant)));
+        }
     }
     let git = run.result.as_ref().and_then(|result| result.git.as_ref());
     match git {
@@ -60,6 +65,24 @@ fn step_line(run: &RunView, step: &StepView) -> String {
         line.push_str(&format!("  {} attempts", step.attempts.len()));
     }
     line.trim_end().to_owned()
+}
+
+fn variant_line(step: &StepView, variant: &VariantView) -> String {
+    let width = step.variants.iter().map(|v| v.name.as_str().len()).max().unwrap_or(0);
+    let stands = match (variant.chosen, variant.passes, step.status.is_final()) {
+        (true, _, _) => "chosen",
+        (false, true, _) => "passes",
+        (false, false, true) => "does not pass",
+        (false, false, false) => "open",
+    };
+    let mut line = format!("{:<width$}  {stands:<13}  {}", variant.name.as_str(), cost(&variant.usage));
+    if let Some(score) = &variant.score {
+        line.push_str(&format!(", score {}", clean(score)));
+    }
+    if let Some(git) = &variant.git {
+        line.push_str(&format!(", +{} -{} on {}", git.insertions, git.deletions, git.branch));
+    }
+    line
 }
 
 #[cfg(test)]

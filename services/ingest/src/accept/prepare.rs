@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use hopyard_contract::message::{NewRun, Submission, SubmissionItem};
-use hopyard_contract::plan::WorkspaceMode;
+use hopyard_contract::plan::{Step, Work, WorkspaceMode};
 use hopyard_contract::submit::RunRequest;
 use hopyard_contract::{FieldError, Name, RunId, json};
 use hopyard_runtime::bus::encode;
@@ -200,6 +200,12 @@ impl Prepared {
                 errors.push(FieldError::new("no_session", "/session", detail));
             }
             _ => {}
+        }
+        let takes_over = |step: &Step| matches!(step.work, Work::BestOf(_));
+        if request.repo.is_none() && resolved.plan.steps.iter().any(takes_over) {
+            let detail =
+                format!("the workflow `{}` chooses among the work of variants, and only a repository can hold that", resolved.name);
+            errors.push(FieldError::new("required", "/repo", detail));
         }
         match hopyard_definition::bind_inputs(&resolved.plan, &request.inputs) {
             Ok(inputs) => request.inputs = inputs,

@@ -111,8 +111,8 @@ pub(crate) async fn on_artifact(
     let found = blobs_of(&state).into_iter().find(|(known, _)| *known == name);
     let (name, blob) = found.ok_or_else(|| Refusal::new(404, "unknown_artifact", "the run has no such artifact"))?;
     let kind = match name.as_str() {
-        PATCH => DIFF_TYPE,
-        BUNDLE => BUNDLE_TYPE,
+        _ if name.ends_with(PATCH) => DIFF_TYPE,
+        _ if name.ends_with(BUNDLE) => BUNDLE_TYPE,
         _ if name.ends_with(RECORD) => "application/json",
         _ => "application/zstd",
     };
@@ -136,6 +136,11 @@ fn blobs_of(state: &RunState) -> Vec<(String, &BlobRef)> {
     let mut blobs = Vec::new();
     blobs.extend(git.and_then(|g| g.patch.as_ref()).map(|b| (PATCH.to_owned(), b)));
     blobs.extend(git.and_then(|g| g.bundle.as_ref()).map(|b| (BUNDLE.to_owned(), b)));
+    // What variants did has the names of their agents' steps.
+    for step in &state.steps {
+        let parts = step.result.iter().flat_map(|git| [(PATCH, git.patch.as_ref()), (BUNDLE, git.bundle.as_ref())]);
+        blobs.extend(parts.filter_map(|(kind, blob)| Some((format!("{}.{kind}", step.id), blob?))));
+    }
     // The stored form of a log holds streams and times too, so it is no plain text.
     blobs.extend(state.attempts.iter().filter_map(|a| a.log.as_ref().map(|b| (format!("{}.{}.spool.zst", a.step, a.n), b))));
     blobs.extend(state.attempts.iter().filter_map(|a| a.record.as_ref().map(|b| (format!("{}.{}{RECORD}", a.step, a.n), b))));

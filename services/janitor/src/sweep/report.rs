@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::policy::{Action, Planned, Reason};
+use crate::policy::{Action, Planned, Reason, run_of};
 use crate::{disk, instruments};
 
 /// What a pass did.
@@ -45,7 +45,7 @@ pub struct Failure {
 
 /// Logs and counts what became of one workspace.
 pub(super) fn note(report: &mut Report, id: &str, gone: anyhow::Result<Option<Removed>>) {
-    let run = id.rsplit_once("-g").map_or(id, |(run, _)| run);
+    let run = run_of(id).map(|run| run.to_string());
     match gone {
         Ok(None) => {}
         Ok(Some(removed)) => {

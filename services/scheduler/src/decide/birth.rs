@@ -107,6 +107,7 @@ pub fn birth(birth: &Birth<'_>, now: DateTime<Utc>) -> Decision {
             outputs: Default::default(),
             usage: Usage::default(),
             before: None,
+            result: None,
         })
         .collect();
     let state = RunState { run, steps, attempts: Vec::new(), plan: plan.clone(), timer: None };

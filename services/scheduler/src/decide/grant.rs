@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use hopyard_contract::duration::Span;
 use hopyard_contract::message::{Grant, WorkspaceOrder};
-use hopyard_contract::plan::{AgentSpec, LlmSpec, PromptFile, Work, WorkspaceMode, agent_turns};
-use hopyard_contract::run::{RunState, StepState};
+use hopyard_contract::plan::{AgentSpec, BestOfSpec, LlmSpec, PromptFile, Work, WorkspaceMode, agent_turns};
+use hopyard_contract::run::{Attempt, RunState, StepState};
 use hopyard_contract::{AttemptId, template};
 
+use super::choose::{chosen, restored};
 use super::scope::View;
 use super::{Purse, budget};
 
@@ -21,13 +22,20 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span, purse: O
     let answer = row.answer.as_ref().and_then(|answer| answer.text.clone());
     let mode = state.plan.workspace.mode;
     let repo = run.repo.as_ref().filter(|_| mode != WorkspaceMode::None);
-    let first_of_generation = !state
-        .attempts
-        .iter()
-        .any(|a| a.generation == attempt.generation && (a.n, &a.step) != (n, &attempt.step) && a.started_at.is_some());
+    let variant = spec.variant.as_ref();
+    // Others in the same directory.
+    let beside = || {
+        let same = move |a: &&Attempt| state.variant_of(a.step.as_str()) == variant && (a.n, &a.step) != (n, &attempt.step);
+        state.attempts.iter().filter(same)
+    };
+    let first_of_generation = !beside().any(|a| a.generation == attempt.generation && a.started_at.is_some());
     let goes_on = goes_on(state, step, &spec.work);
-    let alone = !state.live().any(|a| (a.n, &a.step) != (n, &attempt.step));
-    let work = run.result.as_ref();
+    let alone = beside().all(|a| a.status.is_final());
+    let kept = match variant {
+        None => run.result.as_ref(),
+        Some(variant) => state.step(variant.as_str()).and_then(|agent| agent.result.as_ref()),
+    };
+    let branch = template::render(&state.plan.result.branch, &View { state, step: None });
     let workspace = WorkspaceOrder {
         mode,
         generation: attempt.generation,
@@ -35,19 +43,22 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span, purse: O
         reference: repo.and_then(|r| r.reference.clone()),
         commit: run.commit.clone(),
         // The first generation starts from what the session's earlier runs left; the directory itself is preferred.
-        restore: match attempt.generation {
+        restore: match (variant, attempt.generation) {
             _ if !first_of_generation => None,
-            0 | 1 => run.restore.clone(),
-            _ => run.kept_work(),
+            // A variant starts from what the run has so far, or goes on with what its agent left.
+            (Some(_), _) => kept.map(|result| restored(state, result)).or_else(|| run.kept_work()),
+            (None, 0 | 1) => run.restore.clone(),
+            (None, _) => run.kept_work(),
         },
         // A retry starts from what was there before its step, unless another step is at work in the same directory.
         reset_to: if n > 1 && alone && !goes_on {
-            row.before.clone().or_else(|| work.map(|r| r.head.clone())).or_else(|| run.commit.clone())
+            row.before.clone().or_else(|| kept.map(|r| r.head.clone())).or_else(|| run.commit.clone())
         } else {
             None
         },
         session: run.session.clone().filter(|_| mode == WorkspaceMode::Persistent),
-        branch: template::render(&state.plan.result.branch, &View { state, step: None }),
+        variant: variant.cloned(),
+        branch: variant.map_or_else(|| branch.clone(), |variant| format!("{branch}-{variant}")),
     };
     Some(Grant {
         attempt: AttemptId { run: run.id, step: spec.id.clone(), n },
@@ -72,6 +83,7 @@ fn rendered(work: &Work, row: &StepState, view: &View<'_>, goes_on: bool, turns_
     let render = |text: &String| template::render(text, view);
     match work {
         Work::Shell(_) | Work::Deliver(_) | Work::Approval(_) => work.clone(),
+        Work::BestOf(spec) => Work::BestOf(BestOfSpec { chosen: chosen(view.state, &row.id, spec), ..spec.clone() }),
         Work::Llm(llm) => Work::Llm(LlmSpec {
             model: render(&llm.model),
             prompt: render(&llm.prompt),

@@ -1,12 +1,13 @@
 //! Claims, renewals and pins: the right of one executor to one attempt.
 
-use hopyard_contract::Usage;
 use hopyard_contract::duration::Span;
 use hopyard_contract::event::EventType;
+use hopyard_contract::id::WorkspaceId;
 use hopyard_contract::message::{LeaseState, Pin, PinReply, RenewAnswer, Renewal};
 use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::run::{Attempt, WorkspaceRow, WorkspaceStatus};
 use hopyard_contract::status::{AttemptStatus, PendingReason, StepStatus};
+use hopyard_contract::{Name, Usage};
 use serde_json::json;
 
 use super::{Change, Effect, Lease, Reply};
@@ -72,6 +73,7 @@ impl Change {
         if asks_models {
             self.allow(self.state.attempts.len() - 1);
         }
+        self.list_variant(lease.step.as_str());
         self.progress();
         if let Some(grant) = super::grant::grant(&self.state, lease.step.as_str(), n, lease.length, self.purse.as_ref()) {
             self.reply = Reply::Granted(Box::new(grant));
@@ -88,7 +90,7 @@ impl Change {
         for step in self.state.steps.iter_mut().filter(|s| s.claimable_at.is_some()) {
             step.bound_to = Some(lease.executor.clone());
         }
-        if let Some(row) = self.workspace_row() {
+        if let Some(row) = self.workspace_row(None) {
             self.effects.push(Effect::Workspace(Box::new(row)));
         }
         if self.state.run.generation == 1 {
@@ -118,18 +120,40 @@ impl Change {
         }
     }
 
-    /// The inventory row of the run's current workspace.
-    pub(super) fn workspace_row(&self) -> Option<WorkspaceRow> {
+    /// The first attempt of a variant in a generation makes a workspace of its own.
+    fn list_variant(&mut self, step: &str) {
+        let variant = self.state.variant_of(step).cloned();
+        if variant.is_some()
+            && self.state.attempts_in(variant.as_ref()).count() == 1
+            && let Some(row) = self.workspace_row(variant.as_ref())
+        {
+            self.effects.push(Effect::Workspace(Box::new(row)));
+        }
+    }
+
+    /// The inventory rows of the run's current workspace and of those that its variants have to themselves.
+    pub(super) fn workspace_rows(&self) -> Vec<WorkspaceRow> {
+        let variants = self.state.plan.steps.iter().filter(|step| step.variant.as_ref() == Some(&step.id)).map(|step| &step.id);
+        let used = variants.filter(|variant| self.state.attempts_in(Some(variant)).next().is_some()).map(Some);
+        std::iter::once(None).chain(used).filter_map(|variant| self.workspace_row(variant)).collect()
+    }
+
+    /// The inventory row of the run's current workspace, or of that of a variant.
+    pub(super) fn workspace_row(&self, variant: Option<&Name>) -> Option<WorkspaceRow> {
         let run = &self.state.run;
         let (Some(executor), Some(host)) = (&run.executor, &run.host) else { return None };
+        let path = match variant {
+            None => run.workspace.clone(),
+            Some(_) => self.state.attempts_in(variant).find_map(|attempt| attempt.workspace.clone()),
+        };
         Some(WorkspaceRow {
-            id: format!("{}-g{}", run.id, run.generation),
+            id: WorkspaceId { run: run.id, generation: run.generation, variant: variant.cloned() }.to_string(),
             run_id: run.id,
             namespace: run.namespace.clone(),
             generation: run.generation,
             executor: executor.clone(),
             host: host.clone(),
-            path: run.workspace.clone().unwrap_or_default(),
+            path: path.unwrap_or_default(),
             repo: run.repo.as_ref().map(|r| r.url.clone()),
             session: run.session.clone().filter(|_| self.state.plan.workspace.mode == WorkspaceMode::Persistent),
             status: WorkspaceStatus::Active,

@@ -81,6 +81,11 @@ impl Change {
         if !spec.needs.iter().filter_map(|n| state.step(n.as_str())).all(|s| s.status.is_final()) {
             return false;
         }
+        if let Work::BestOf(best_of) = &spec.work {
+            let best_of = best_of.clone();
+            self.choose(index, &best_of);
+            return true;
+        }
         let view = View { state, step: Some(spec) };
         let text = spec.condition.clone().unwrap_or_else(|| "completed()".to_owned());
         // A condition without one of the three calls asks for its needs to be completed as well, as in every such language.
@@ -161,7 +166,8 @@ impl Change {
         step.failure_code = Some(code);
         step.error = Some(message.to_owned());
         let id: Name = step.id.clone();
-        if self.state.run.error.is_none() {
+        // A variant that fails has lost, which is no failure of its run.
+        if self.state.run.error.is_none() && self.state.variant_of(id.as_str()).is_none() {
             self.state.run.error = Some(RunError { code, message: message.to_owned(), step: Some(id.clone()) });
         }
         self.event(EventType::StepFailed, Some(&id), None, json!({"failure_code": code, "error": message}));
@@ -237,7 +243,7 @@ impl Change {
 
     /// Everything has ended: one commit holds status, usage, result and time.
     fn finish_run(&mut self) {
-        let failed = self.state.steps.iter().any(|s| s.status == StepStatus::Failed);
+        let failed = self.state.steps.iter().any(|s| s.status == StepStatus::Failed && self.state.variant_of(s.id.as_str()).is_none());
         let run = &mut self.state.run;
         // A kill that was committed before this moment wins over a good end; the result is kept either way.
         run.status = match &run.kill {
@@ -277,12 +283,12 @@ impl Change {
         if freed {
             self.effects.push(Effect::SlotFreed);
         }
-        self.release_workspace();
+        self.release_workspaces();
     }
 
-    /// The run needs its workspace no more: a persistent one is kept, another may be removed.
-    fn release_workspace(&mut self) {
-        if let Some(mut row) = self.workspace_row() {
+    /// The run needs its workspaces no more: a persistent one is kept, others may be removed.
+    fn release_workspaces(&mut self) {
+        for mut row in self.workspace_rows() {
             row.status = if row.session.is_some() { WorkspaceStatus::Kept } else { WorkspaceStatus::Reclaimable };
             self.effects.push(Effect::Workspace(Box::new(row)));
         }

@@ -60,17 +60,21 @@ impl Change {
                 step.before = before.cloned();
             }
         }
-        if generation > 0 && self.state.run.workspace.is_none() && generation == self.state.run.generation {
-            self.state.run.workspace = Some(path.to_owned());
-            if let Some(row) = self.workspace_row() {
+        let variant = self.state.variant_of(step_id.as_str()).cloned();
+        let first = match &variant {
+            None => self.state.run.workspace.is_none(),
+            Some(_) => self.state.attempts_in(variant.as_ref()).filter(|a| a.workspace.is_some()).count() == 1,
+        };
+        if generation > 0 && first && generation == self.state.run.generation {
+            if variant.is_none() {
+                self.state.run.workspace = Some(path.to_owned());
+            }
+            if let Some(row) = self.workspace_row(variant.as_ref()) {
                 self.effects.push(Effect::Workspace(Box::new(row)));
             }
-            self.event(
-                EventType::WorkspaceCreated,
-                None,
-                None,
-                json!({"generation": generation, "path": path, "host": host, "executor": executor, "commit": self.state.run.commit}),
-            );
+            let data = json!({"generation": generation, "variant": variant, "path": path, "host": host, "executor": executor,
+                "commit": self.state.run.commit});
+            self.event(EventType::WorkspaceCreated, None, None, data);
         }
         self.event(
             EventType::AttemptRunning,
@@ -157,7 +161,11 @@ impl Change {
         attempt.snapshot = finished.snapshot.clone();
         attempt.note = finished.note.clone();
         if let Some(result) = &finished.result {
-            self.state.run.result = Some(result.clone());
+            let variant = self.state.variant_of(finished.attempt.step.as_str()).is_some();
+            match self.state.steps.iter_mut().find(|step| variant && step.id == finished.attempt.step) {
+                Some(step) => step.result = Some(result.clone()),
+                None => self.state.run.result = Some(result.clone()),
+            }
         }
         self.sum_usage();
     }

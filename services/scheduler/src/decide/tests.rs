@@ -2,6 +2,7 @@
 
 mod asking;
 mod budgets;
+mod choosing;
 mod ending;
 mod invariants;
 mod killing;

@@ -98,7 +98,7 @@ impl Change {
         if self.state.live().any(|a| a.generation == self.state.run.generation) {
             return;
         }
-        if let Some(mut row) = self.workspace_row() {
+        for mut row in self.workspace_rows() {
             row.status = WorkspaceStatus::Reclaimable;
             self.effects.push(Effect::Workspace(Box::new(row)));
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use hopyard_contract::RunId;
+use hopyard_contract::id::WorkspaceId;
 use hopyard_contract::message::{
     AnswerReply, AnswerStep, KillReply, KillRun, LeaseState, PinReply, RenewAnswer, RenewReply, Report, Reports, ResumeReply, ResumeRun,
     SubmissionItem, WorkspaceRemoved,
@@ -51,9 +52,9 @@ fn run_of(report: &Report) -> Option<RunId> {
     }
 }
 
-/// The run in `<run>-g<k>`.
-pub(super) fn run_of_workspace(id: &str) -> Option<RunId> {
-    id.rsplit_once("-g").and_then(|(run, _)| run.parse().ok())
+/// The run of a workspace.
+fn run_of_workspace(id: &str) -> Option<RunId> {
+    id.parse::<WorkspaceId>().ok().map(|id| id.run)
 }
 
 impl Round<'_> {

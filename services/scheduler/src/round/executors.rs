@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use hopyard_contract::id::WorkspaceId;
 use hopyard_contract::message::{Claim, ClaimReply, Grant, Hello, HelloReply, ReclaimOrder, WorkspacesQuery, WorkspacesReply};
-use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
+use hopyard_contract::run::{Attempt, Run, WorkspaceRow, WorkspaceStatus};
 use hopyard_contract::status::AttemptStatus;
 use hopyard_contract::{AttemptId, Name, RunId};
 use hopyard_store::Error as StoreError;
 use hopyard_store::runs::{ClaimQuery, ExecutorRow};
 use uuid::Uuid;
 
+use super::Round;
 use super::sessions::Session;
-use super::{Round, apply};
 use crate::decide::{Effect, Input, Lease, Reply, Tick, grant};
 
 /// Most grants of one claim.
@@ -171,11 +172,10 @@ impl Round<'_> {
         });
         let bound = self.tx.bound_runs(&hello.executor).await?;
         self.know(bound.iter().copied()).await?;
+        let own = |run: &Run| WorkspaceId { run: run.id, generation: run.generation, variant: None }.to_string();
         let there: HashSet<&str> = hello.workspaces.iter().map(String::as_str).collect();
         for id in bound {
-            let lacks = self
-                .state(id)
-                .is_some_and(|s| s.run.workspace.is_some() && !there.contains(format!("{id}-g{}", s.run.generation).as_str()));
+            let lacks = self.state(id).is_some_and(|s| s.run.workspace.is_some() && !there.contains(own(&s.run).as_str()));
             if lacks {
                 self.decide(id, &Input::Tick(Tick { unbind: Some("the executor no longer has the workspace"), ..Tick::default() }));
             }
@@ -206,9 +206,11 @@ impl Round<'_> {
 
     /// A workspace goes only when nothing of the run lives in it and its work is kept.
     async fn reclaim_order(&mut self, row: &WorkspaceRow) -> Result<Option<ReclaimOrder>, StoreError> {
-        self.know(apply::run_of_workspace(&row.id)).await?;
-        let Some(state) = self.state(row.run_id) else { return Ok(None) };
-        let ours = || state.attempts.iter().filter(|a| a.generation == row.generation);
+        let Ok(id) = row.id.parse::<WorkspaceId>() else { return Ok(None) };
+        self.know([id.run]).await?;
+        let Some(state) = self.state(id.run) else { return Ok(None) };
+        let in_it = |a: &&Attempt| a.generation == id.generation && state.variant_of(a.step.as_str()) == id.variant.as_ref();
+        let ours = || state.attempts.iter().filter(in_it);
         if ours().any(|a| !a.status.is_final()) {
             return Ok(None);
         }

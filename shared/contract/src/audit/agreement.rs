@@ -1,6 +1,7 @@
 //! Statuses agree: the run's with its steps', the steps' with their attempts'.
 
 use super::{Check, Findings};
+use crate::plan::Work;
 use crate::run::{RunState, StepState};
 use crate::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, RunStatus, StepStatus};
 
@@ -40,7 +41,9 @@ fn run(state: &RunState, found: &mut Findings) {
             wrong(format!("the run is {}, by its steps it is {expected}", run.status));
         }
     }
-    if run.status == RunStatus::Completed && any(StepStatus::Failed) {
+    // A variant that fails has lost against others.
+    let failed = |s: &StepState| s.status == StepStatus::Failed && state.variant_of(s.id.as_str()).is_none();
+    if run.status == RunStatus::Completed && state.steps.iter().any(failed) {
         wrong("the run is completed and one of its steps failed".to_owned());
     }
     if run.status.is_final() != run.finished_at.is_some() {
@@ -103,11 +106,14 @@ fn step(state: &RunState, step: &StepState, found: &mut Findings) {
     let ended = last.map(|a| a.status).filter(|s| s.is_final());
     // An attempt that has asked did well, and its step goes on; a step without a process ends by an answer, or for want of one.
     let asked = last.is_some_and(|a| a.paused);
+    let chooses = state.plan.step(step.id.as_str()).is_some_and(|spec| matches!(spec.work, Work::BestOf(_)));
     let fits = match status {
         StepStatus::Completed if last.is_none() => step.answer.as_ref().is_some_and(|answer| answer.approved),
         StepStatus::Completed => ended == Some(AttemptStatus::Completed),
         // Nothing was left to begin it with.
         StepStatus::Failed if step.failure_code == Some(FailureCode::BudgetExceeded) && ended.is_none() => live.is_none(),
+        // None of its variants passes, so that there was nothing to go on with.
+        StepStatus::Failed if chooses && step.failure_code == Some(FailureCode::DependencyFailed) => last.is_none(),
         StepStatus::Failed if asked || (last.is_none() && step.question.is_some()) => live.is_none(),
         StepStatus::Failed => matches!(ended, Some(AttemptStatus::Failed | AttemptStatus::Lost)),
         StepStatus::Skipped => last.is_none(),

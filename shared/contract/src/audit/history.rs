@@ -1,6 +1,6 @@
 //! The events as a path: every one is a step that runs, steps and attempts can take, and the path leads to what is recorded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -53,6 +53,8 @@ struct Replay<'a> {
     warned: bool,
     ended: Option<RunStatus>,
     generation: u64,
+    /// Workspaces that variants have to themselves, by generation and name.
+    variants: BTreeSet<[String; 2]>,
 }
 
 pub(super) fn check(state: &RunState, events: &[Event], found: &mut Findings) {
@@ -67,6 +69,7 @@ pub(super) fn check(state: &RunState, events: &[Event], found: &mut Findings) {
         warned: false,
         ended: None,
         generation: 0,
+        variants: BTreeSet::new(),
     };
     for event in events {
         if let Err(why) = replay.take(event) {
@@ -115,6 +118,13 @@ impl<'a> Replay<'a> {
             EventType::RunCompleted => return self.end(RunStatus::Completed),
             EventType::RunFailed => return self.end(RunStatus::Failed),
             EventType::RunKilled => return self.end(RunStatus::Killed),
+            // Those of variants come beside the run's own, which may never be needed.
+            EventType::WorkspaceCreated if event.data.contains_key("variant") => {
+                let key = ["generation", "variant"].map(|name| event.data.get(name).cloned().unwrap_or_default().to_string());
+                if !self.variants.insert(key) {
+                    return refuse("the workspace of this variant was made before");
+                }
+            }
             EventType::WorkspaceCreated => {
                 let generation = event.data.get("generation").and_then(Value::as_u64).unwrap_or(0);
                 if generation <= self.generation {
@@ -162,6 +172,10 @@ impl<'a> Replay<'a> {
             (Phase::Between(AttemptStatus::Failed), EventType::StepRetrying) if !killed => Phase::Backoff,
             // Without a wait the step is claimable first.
             (Phase::Claimable, EventType::StepRetrying) if !killed && track.last_end == Some(AttemptStatus::Failed) => Phase::Claimable,
+            // No variant passes.
+            (Phase::Waiting, EventType::StepFailed) if !killed && has_code(event, FailureCode::DependencyFailed) => {
+                Phase::Ended(StepStatus::Failed)
+            }
             (Phase::Waiting, EventType::StepSkipped) if !killed => Phase::Ended(StepStatus::Skipped),
             // What a person says to an approval, or does not say in time.
             (Phase::Paused, EventType::StepCompleted) if track.attempt == 0 => Phase::Ended(StepStatus::Completed),
@@ -169,7 +183,7 @@ impl<'a> Replay<'a> {
             (Phase::Between(AttemptStatus::Completed), EventType::StepCompleted) => Phase::Ended(StepStatus::Completed),
             (Phase::Between(AttemptStatus::Failed | AttemptStatus::Lost), EventType::StepFailed) => Phase::Ended(StepStatus::Failed),
             // Nothing was left to begin it with.
-            (Phase::Claimable | Phase::Backoff, EventType::StepFailed) if !killed && out_of_budget(event) => {
+            (Phase::Claimable | Phase::Backoff, EventType::StepFailed) if !killed && has_code(event, FailureCode::BudgetExceeded) => {
                 Phase::Ended(StepStatus::Failed)
             }
             (Phase::Leased | Phase::Running | Phase::Between(AttemptStatus::Completed), EventType::StepKilled) => {
@@ -257,6 +271,6 @@ impl<'a> Replay<'a> {
     }
 }
 
-fn out_of_budget(event: &Event) -> bool {
-    event.data.get("failure_code").and_then(Value::as_str) == Some(FailureCode::BudgetExceeded.as_str())
+fn has_code(event: &Event, code: FailureCode) -> bool {
+    event.data.get("failure_code").and_then(Value::as_str) == Some(code.as_str())
 }

@@ -99,6 +99,9 @@ pub struct WorkspaceOrder {
     /// Named session of a persistent workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Name>,
+    /// The variant that has it to itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Name>,
     /// Branch that keeps the work.
     pub branch: String,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{MAX_STEPS, Plan, Work, WorkspaceMode};
+use super::{MAX_STEPS, Plan, Step, Work, WorkspaceMode};
 use crate::condition;
 use crate::problem::FieldError;
 use crate::repository::has_control;
@@ -17,6 +17,7 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
     check_graph(plan, &mut errors);
     check_env(&plan.env, "/env", &mut errors);
     check_pools(plan, &mut errors);
+    check_variants(plan, &mut errors);
     for (name, schema) in &plan.inputs {
         if !is_key(name) {
             errors.push(FieldError::new(
@@ -71,6 +72,13 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
                     check_template(plan, Some(&ended), text, &format!("{at}/{field}"), &mut errors);
                 }
             }
+            Work::BestOf(best_of) => {
+                let at = format!("{at}/best_of");
+                best_of.check(plan, step, &at, &mut errors);
+                for (field, text) in best_of.templates() {
+                    check_template(plan, Some(&ended), text, &format!("{at}/{field}"), &mut errors);
+                }
+            }
         }
         if let Some(retry) = &step.retry
             && !(1..=100).contains(&retry.max_attempts)
@@ -103,8 +111,14 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
 }
 
 fn check_graph(plan: &Plan, errors: &mut Vec<FieldError>) {
-    // The step that hands the result over comes on top of those that were written.
-    let written = plan.steps.iter().filter(|s| !matches!(s.work, Work::Deliver(_))).count();
+    // The step that hands the result over comes on top of those that were written, and so do those of variants.
+    let steps = |step: &Step| match &step.work {
+        Work::Deliver(_) => 0,
+        _ if step.variant.is_some() => 0,
+        Work::BestOf(best_of) => 1 + 2 * best_of.variants.len(),
+        _ => 1,
+    };
+    let written: usize = plan.steps.iter().map(steps).sum();
     if written == 0 || written > MAX_STEPS {
         errors.push(FieldError::new("length", "/steps", format!("a workflow has 1 to {MAX_STEPS} steps")));
     }
@@ -142,6 +156,29 @@ fn check_pools(plan: &Plan, errors: &mut Vec<FieldError>) {
     if let Some(index) = plan.steps.iter().position(|s| s.pool != first.pool) {
         let detail = "the steps share a workspace and so an executor: name one pool for all, or set `workspace: {mode: none}`";
         errors.push(FieldError::new("pool_conflict", format!("/steps/{index}/pool"), detail));
+    }
+}
+
+/// The work of the best variant takes the place of the workspace's content, so that nobody else may be at work in it.
+fn check_variants(plan: &Plan, errors: &mut Vec<FieldError>) {
+    let chooses = |step: &Step| matches!(step.work, Work::BestOf(_));
+    if !plan.steps.iter().any(chooses) {
+        return;
+    }
+    let ended: Vec<BTreeSet<&str>> = (0..plan.steps.len()).map(|index| ancestors(plan, index)).collect();
+    let changes = |step: &Step| step.variant.is_none() && matches!(step.work, Work::Shell(_) | Work::Agent(_) | Work::BestOf(_));
+    for (index, step) in plan.steps.iter().enumerate().filter(|(_, step)| chooses(step)) {
+        if plan.workspace.mode != WorkspaceMode::Temporary {
+            let detail = "variants have a worktree each, which is there for one run: let `workspace.mode` be temporary";
+            errors.push(FieldError::new("best_of_workspace", format!("/steps/{index}/best_of"), detail));
+        }
+        let beside = plan.steps.iter().enumerate().find(|(other, beside)| {
+            *other != index && changes(beside) && !ended[index].contains(beside.id.as_str()) && !ended[*other].contains(step.id.as_str())
+        });
+        if let Some((_, beside)) = beside {
+            let detail = format!("`{}` may be at work at the same time: let one of both need the other", beside.id);
+            errors.push(FieldError::new("best_of_beside", format!("/steps/{index}/needs"), detail));
+        }
     }
 }
 

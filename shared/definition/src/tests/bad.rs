@@ -199,8 +199,8 @@ fn everything_is_found_at_once_and_in_the_order_of_the_text() {
             "unknown_field /steps/0/need 9:5",
             "unknown_input /steps/0/if 10:9",
             "duplicate_step /steps/1/id 11:9",
-            "missing_field /steps/1/agent/cli 12:12",
             "missing_field /steps/1/agent/prompt 12:12",
+            "missing_field /steps/1/agent/cli 12:12",
             "unknown_step /steps/1/needs/0 13:13",
         ]
     );
@@ -220,11 +220,11 @@ fn problems_are_sentences_with_file_and_suggestion() {
     );
     assert_eq!(
         text(&step("workflow: {}")),
-        "fix.yaml:5:5: /steps/0/workflow: `workflow` steps are not carried out by this version; it runs `shell`, `agent`, `llm` and `approval` steps (unsupported_step)"
+        "fix.yaml:5:5: /steps/0/workflow: `workflow` steps are not carried out by this version; it runs `shell`, `agent`, `llm`, `best_of` and `approval` steps (unsupported_step)"
     );
     assert_eq!(
         text(&step("")),
-        "fix.yaml:4:5: /steps/0: a step has exactly one of shell, llm, agent, approval, workflow; here is none (step_kind)"
+        "fix.yaml:4:5: /steps/0: a step has exactly one of shell, llm, agent, best_of, approval, workflow; here is none (step_kind)"
     );
 }
 

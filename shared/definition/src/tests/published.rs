@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::good::FULL;
-use crate::{agent, approval, inputs, llm, published, retry, step, workflow};
+use crate::{agent, approval, best_of, inputs, llm, published, retry, step, workflow};
 
 fn fields(schema: &Value) -> Vec<String> {
     let mut names: Vec<_> = schema["properties"].as_object().expect("properties").keys().cloned().collect();
@@ -26,6 +26,8 @@ fn it_names_the_fields_that_are_read() {
     assert_eq!(fields(&shapes["StepSpec"]), sorted(&carried_out));
     assert_eq!(fields(&shapes["AgentStep"]), sorted(&agent::FIELDS));
     assert_eq!(fields(&shapes["LlmStep"]), sorted(&llm::FIELDS));
+    assert_eq!(fields(&shapes["BestOfStep"]), sorted(&best_of::FIELDS));
+    assert_eq!(fields(&shapes["VariantStep"]), sorted(&best_of::VARIANT_FIELDS));
     assert_eq!(fields(&shapes["ApprovalStep"]), sorted(&approval::FIELDS));
     assert_eq!(fields(&shapes["Defaults"]), sorted(&workflow::DEFAULTS_FIELDS));
     assert_eq!(fields(&shapes["BudgetSpec"]), sorted(&workflow::BUDGET_FIELDS));

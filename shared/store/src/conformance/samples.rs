@@ -40,6 +40,7 @@ pub(super) fn plan() -> Plan {
         idle_timeout: None,
         grace: None,
         retry: None,
+        variant: None,
         work: Work::Shell("true".to_owned()),
     };
     Plan {
@@ -235,6 +236,7 @@ pub(super) fn step(id: &str, pool: &Name) -> StepState {
         outputs: BTreeMap::new(),
         usage: Usage::default(),
         before: None,
+        result: None,
     }
 }
 

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use chrono::TimeDelta;
 use hopyard_contract::AttemptId;
+use hopyard_contract::id::WorkspaceId;
 use hopyard_contract::message::{Finished, Grant, Outcome, Pin, PinReply, Report, Started};
-use hopyard_contract::plan::WorkspaceMode;
+use hopyard_contract::plan::{Work, WorkspaceMode};
 use hopyard_contract::run::{BlobRef, GitResult};
 use hopyard_contract::status::{FailureCode, PausedReason};
 use hopyard_scheduler::request::{Answer, Request};
@@ -110,7 +111,14 @@ impl Executor {
         if grant.workspace.mode == WorkspaceMode::None {
             return Ok(());
         }
-        let owner = format!("{}-g{}", grant.attempt.run, grant.workspace.generation);
+        let owner = workspace(grant);
+        if let Work::BestOf(spec) = &grant.work {
+            let kept = spec.chosen.as_ref().is_some_and(|chosen| world.commits.borrow().contains_key(&chosen.work.commit));
+            world
+                .checks
+                .borrow_mut()
+                .hold(world, kept, "I7 the work that was chosen is kept", || format!("{}: {:?}", grant.attempt, spec.chosen));
+        }
         if let Some(there) = self.host().workspaces.borrow_mut().get_mut(&key) {
             there.owner = owner;
             return Ok(());
@@ -265,8 +273,13 @@ impl Executor {
 fn directory(grant: &Grant) -> String {
     match &grant.workspace.session {
         Some(session) => format!("session-{session}"),
-        None => format!("{}-g{}", grant.attempt.run, grant.workspace.generation),
+        None => workspace(grant),
     }
+}
+
+/// The name of an attempt's workspace.
+fn workspace(grant: &Grant) -> String {
+    WorkspaceId { run: grant.attempt.run, generation: grant.workspace.generation, variant: grant.workspace.variant.clone() }.to_string()
 }
 
 fn cost(lasted: Micros) -> u64 {

@@ -49,6 +49,7 @@ fn step(id: &'static str, status: StepStatus, reason: Option<PendingReason>) -> 
         outputs: BTreeMap::new(),
         usage: Usage::default(),
         before: None,
+        result: None,
     }
 }
 

@@ -88,6 +88,11 @@ fn plan() -> impl Strategy<Value = Value> {
                     step["approval"] = json!({"prompt": "go on?"});
                     step["timeout"] = json!("1m");
                 }
+                if i == 1 && mode == "temporary" {
+                    let agent = json!({"cli": "fake", "prompt": "x"});
+                    let variants = json!([{"name": "a", "agent": agent}, {"name": "b", "agent": agent}]);
+                    step["best_of"] = json!({"variants": variants, "check": "true"});
+                }
                 if let Some(text) = condition {
                     step["if"] = json!(text);
                 }

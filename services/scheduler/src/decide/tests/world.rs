@@ -142,11 +142,13 @@ impl World {
         plan["v"] = json!(1);
         plan["name"] = json!("w");
         for step in plan["steps"].as_array_mut().expect("steps") {
-            if step.get("agent").is_none() && step.get("approval").is_none() {
+            if ["agent", "approval", "best_of"].iter().all(|work| step.get(work).is_none()) {
                 step["shell"] = json!("true");
             }
         }
-        let plan = Arc::new(Plan::from_stored(plan).expect("the plan fits"));
+        let mut plan = Plan::from_stored(plan).expect("the plan fits");
+        plan.add_variants();
+        let plan = Arc::new(plan);
         let new = NewRun {
             run_id: run_id(1),
             request: serde_json::from_value(submission.request).expect("the request fits"),

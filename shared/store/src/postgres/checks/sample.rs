@@ -127,6 +127,7 @@ impl Sample {
             outputs: BTreeMap::new(),
             usage: Usage::default(),
             before: None,
+            result: None,
         }
     }
 
