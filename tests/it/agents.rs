@@ -216,7 +216,12 @@ async fn what_a_provider_served_is_what_is_counted_and_its_key_is_nowhere() {
 
 /// Files below a directory that hold these bytes.
 fn look_for(needle: &[u8], dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+    // A workspace may go meanwhile.
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        entries => entries.unwrap(),
+    };
+    for entry in entries.flatten() {
         let kind = entry.file_type().unwrap();
         if kind.is_dir() {
             look_for(needle, &entry.path(), found);

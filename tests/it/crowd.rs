@@ -172,6 +172,7 @@ fn submission(put: &PutDefinition, run_id: RunId) -> Request {
         definition_hash: put.definition_hash.clone(),
         plan_hash: put.plan_hash.clone(),
         request_hash: "r".to_owned(),
+        recordings: Default::default(),
         traceparent: None,
     };
     let items = vec![SubmissionItem::Run(Box::new(run))];

@@ -42,6 +42,7 @@ mod prompts;
 mod races;
 #[cfg(feature = "agents")]
 mod real_agents;
+mod replay;
 mod runs;
 mod store;
 mod surfaces;

@@ -7,6 +7,7 @@ mod adapter;
 mod claude;
 mod codex;
 mod conversation;
+mod ending;
 mod event;
 mod gemini;
 mod generic;
@@ -25,9 +26,8 @@ use anyhow::{anyhow, ensure};
 use chrono::{DateTime, Utc};
 use hopyard_contract::Usage;
 use hopyard_contract::log::Stream;
-use hopyard_contract::message::{Grant, Outcome};
+use hopyard_contract::message::Grant;
 use hopyard_contract::plan::{AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
-use hopyard_contract::status::FailureCode;
 use hopyard_contract::usage::Tokens;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -40,12 +40,11 @@ use self::event::AgentEnd;
 use self::lines::Lines;
 use self::record::Record;
 use self::tally::Tally;
-use crate::attempt::{Command, QUESTION_FILE, failed, write_private};
-use crate::limit::Limit;
+use crate::attempt::{Command, QUESTION_FILE, write_private};
 use crate::live::Attempt;
 use crate::metered::Metered;
 use crate::prices::Prices;
-use crate::process::{ExitFacts, ExitKind, SPOOL_FILE, SpoolReader, StepProcess, outputs};
+use crate::process::{SPOOL_FILE, SpoolReader, StepProcess, outputs};
 use crate::prompts;
 use crate::{Executor, instruments};
 
@@ -57,8 +56,6 @@ const DONE: &str = "agent_done";
 const IDLE_TIMEOUT_MS: u64 = 15 * 60 * 1000;
 /// File of a spool directory with what its agent began with.
 const START_FILE: &str = "agent.json";
-/// Longest last words of a program that are told as a reason, in characters.
-const LAST_WORDS: usize = 600;
 
 /// The agent of one attempt, as far as it was heard.
 pub(crate) struct Agent {
@@ -75,6 +72,8 @@ pub(crate) struct Agent {
     metered: Option<Metered>,
     /// Cancelled when it can ask its models no more, and would go on.
     stopped: CancellationToken,
+    /// Whether its program only plays what another one said: it used nothing, and waits for no provider.
+    replays: bool,
 }
 
 /// What an agent began with; kept in its spool.
@@ -188,7 +187,21 @@ impl Agent {
             heard: Mutex::new(heard),
             metered: None,
             stopped: CancellationToken::new(),
+            replays: false,
         }
+    }
+
+    /// One whose lines are played: it asks no model, and has no conversation to go on with.
+    ///
+    /// # Errors
+    /// When a value of its step is not valid.
+    pub(crate) fn played(executor: &Executor, dir: &Path, spec: &AgentSpec) -> anyhow::Result<Self> {
+        let start = Start { home: dir.join("home"), before: None };
+        Ok(Self::new(agent_cli(&spec.cli)?, spec.clone(), executor.prices.clone(), dir, start).that_replays())
+    }
+
+    pub(crate) fn that_replays(self) -> Self {
+        Self { replays: true, ..self }
     }
 
     /// The agent of an attempt that nobody carries on, from what its spool kept; `None` when it was never started.
@@ -280,6 +293,7 @@ impl Agent {
     fn usage_of(&self, tally: &Tally) -> Usage {
         let told = tally.usage(&self.prices, self.spec.model.as_deref(), Utc::now());
         match &self.metered {
+            None if self.replays => Usage { turns: told.turns, tool_calls: told.tool_calls, ..Usage::default() },
             None => told,
             Some(metered) => {
                 let paid = metered.usage();
@@ -375,80 +389,6 @@ impl Agent {
     pub(crate) fn only_reads(&self) -> bool {
         self.spec.permissions == Permissions::Read
     }
-
-    /// How the attempt ended, from the agent's own word and from what became of its process (`plain` by the rules of any
-    /// step). A kill order, a lost lease and what the shim forbade count before the agent's word; everything else after it.
-    pub(crate) fn outcome(&self, facts: &ExitFacts, plain: Outcome) -> Outcome {
-        let ended = self.ended();
-        let done = facts.reason.as_deref() == Some(DONE);
-        // Whatever the program makes of the refusal: it could not go on.
-        let ended = if self.stopped.is_cancelled() { Some(AgentEnd::Budget) } else { ended };
-        let own_word_counts = match facts.kind {
-            ExitKind::Exited | ExitKind::Signaled | ExitKind::Timeout | ExitKind::IdleTimeout => true,
-            ExitKind::Killed => done,
-            _ => false,
-        };
-        if let Some(limit) = self.limit().filter(|_| own_word_counts) {
-            return limit.outcome();
-        }
-        match (facts.kind, ended) {
-            (_, Some(end)) if own_word_counts => self.meant(end),
-            (ExitKind::Exited, None) if facts.code == Some(0) && !adapter::tells_its_end(self.cli, &self.spec) => Outcome::Completed,
-            (ExitKind::Exited | ExitKind::Signaled, None) => failed(FailureCode::AgentError, self.unfinished(facts)),
-            (ExitKind::IdleTimeout | ExitKind::Timeout, None) => match plain {
-                Outcome::Failed { code, message } => failed(code, format!("{message}; {}", self.said_last())),
-                other => other,
-            },
-            _ => plain,
-        }
-    }
-
-    /// The limit of its provider that it could not go on because of: as the gateway saw it, else as the program tells.
-    fn limit(&self) -> Option<Limit> {
-        if let Some(metered) = &self.metered {
-            return metered.stop().limit().cloned();
-        }
-        let heard = self.heard();
-        match heard.tally.ended() {
-            Some(AgentEnd::Failed(words)) => match heard.tally.limit() {
-                Some(until) => Some(Limit::new(until, words.clone())),
-                None => Limit::of_words(words),
-            },
-            _ => None,
-        }
-    }
-
-    fn meant(&self, end: AgentEnd) -> Outcome {
-        match end {
-            AgentEnd::Completed => Outcome::Completed,
-            AgentEnd::MaxTurns => {
-                let most = self.spec.max_turns.as_deref().map(|turns| format!(" of {turns}")).unwrap_or_default();
-                failed(FailureCode::MaxTurns, format!("the agent had used its turns{most} before it was done; its work is kept"))
-            }
-            AgentEnd::Budget => {
-                failed(FailureCode::BudgetExceeded, "the agent stopped because its budget was spent; its work is kept".to_owned())
-            }
-            AgentEnd::Failed(words) => failed(FailureCode::AgentError, words),
-        }
-    }
-
-    /// Why a program ended without having said that it is done, with its last words.
-    fn unfinished(&self, facts: &ExitFacts) -> String {
-        let how = match (facts.code, facts.signal_name()) {
-            (Some(code), _) => format!("exit code {code}"),
-            (None, Some(signal)) => signal,
-            (None, None) => "a signal".to_owned(),
-        };
-        let words = last_words(&self.dir).map(|words| format!("; its last words: {words}")).unwrap_or_default();
-        format!("{} ended with {how} before it said that it is done; {}{words}", self.cli, self.said_last())
-    }
-
-    fn said_last(&self) -> String {
-        match self.heard().last {
-            Some((at, name)) => format!("the last that was heard of it was `{name}` at {}", hopyard_contract::time::format(at)),
-            None => "nothing was heard of it".to_owned(),
-        }
-    }
 }
 
 /// Tokens by kind, for a sentence.
@@ -470,21 +410,4 @@ async fn until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-/// The end of what a program wrote for people.
-fn last_words(dir: &Path) -> Option<String> {
-    let mut spool = SpoolReader::open(&dir.join(SPOOL_FILE)).ok()?;
-    let mut kept = Vec::new();
-    while let Ok(Some(piece)) = spool.next_piece() {
-        if piece.stream == Stream::Stderr {
-            kept.extend_from_slice(&piece.bytes);
-            let over = kept.len().saturating_sub(LAST_WORDS * 4);
-            kept.drain(..over);
-        }
-    }
-    let text = String::from_utf8_lossy(&kept);
-    let text = text.trim();
-    let from = text.char_indices().rev().nth(LAST_WORDS - 1).map_or(0, |(at, _)| at);
-    (!text.is_empty()).then(|| text[from..].to_owned())
 }

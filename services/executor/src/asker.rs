@@ -26,10 +26,18 @@ pub(crate) enum Asker {
 impl Asker {
     /// The one of an attempt that nobody carries on, from what its spool kept; `None` for other steps.
     pub(crate) fn from_spool(executor: &Executor, grant: &Grant, dir: &Path) -> Option<Self> {
-        match &grant.work {
-            Work::Agent(spec) => Agent::from_spool(spec.clone(), executor.prices.clone(), dir).map(|agent| Self::Agent(Box::new(agent))),
+        let (work, replays) = match &grant.work {
+            Work::Replay(replay) => (&replay.work, true),
+            work => (work, false),
+        };
+        match work {
+            Work::Agent(spec) => {
+                let agent = Agent::from_spool(spec.clone(), executor.prices.clone(), dir)?;
+                Some(Self::Agent(Box::new(if replays { agent.that_replays() } else { agent })))
+            }
+            Work::Llm(_) if replays => None,
             Work::Llm(spec) => Llm::from_spool(spec.clone(), dir).map(|llm| Self::Llm(Box::new(llm))),
-            Work::Shell(_) | Work::BestOf(_) | Work::Deliver(_) | Work::Approval(_) => None,
+            Work::Shell(_) | Work::BestOf(_) | Work::Deliver(_) | Work::Approval(_) | Work::Replay(_) => None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! One attempt, from its grant to exactly one `finished`: a straight line that ends the same way on panic, kill,
 //! timeout and lease loss.
 
+mod outcome;
+
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -16,12 +18,13 @@ use hopyard_contract::plan::Work;
 use hopyard_contract::status::FailureCode;
 use hopyard_runtime::clock::BootInstant;
 
+use self::outcome::outcome;
 use crate::asker::Asker;
 use crate::live::Attempt;
 use crate::process::{ExitFacts, ExitKind, Lease, Limits, ProcessSpec, StepProcess, StepSpec, environment, outputs};
 use crate::prompts::PromptError;
 use crate::workspaces::{self, Author, Kept, OpenError, Ready};
-use crate::{Executor, agent, choose, deliver, instruments, llm, logs};
+use crate::{Executor, agent, choose, deliver, instruments, llm, logs, replay};
 
 /// File of a spool directory that keeps the grant for a restarted executor.
 pub(crate) const GRANT_FILE: &str = "grant.json";
@@ -116,6 +119,12 @@ impl Executor {
                 let ready_to_go = llm::ready(self, grant, live, dir, &ready.path, spec).await;
                 self.run(grant, live, dir, &ready, ready_to_go.map(|(command, llm)| (command, Some(Asker::Llm(Box::new(llm)))))).await
             }
+            Work::Replay(recorded) => {
+                let command = replay::ready(self, grant, dir, &ready, recorded).await;
+                let mut finished = self.run(grant, live, dir, &ready, command).await;
+                replay::complete(&mut finished, recorded);
+                finished
+            }
             Work::Approval(_) => ended(grant, failed(FailureCode::EngineError, "an approval is no executor's work".to_owned())),
             Work::BestOf(spec) => {
                 let taken_over = choose::take_over(self, grant, live, &ready, spec);
@@ -175,7 +184,7 @@ impl Executor {
         let (process, asker) = match spawned {
             Ok(spawned) => spawned,
             Err(error) => {
-                let code = if error.is::<PromptError>() { FailureCode::PlanError } else { FailureCode::SetupError };
+                let code = setup_code(&error);
                 return self.close(grant, dir, ready, None, failed(code, format!("{error:#}"))).await;
             }
         };
@@ -410,6 +419,17 @@ impl Executor {
     }
 }
 
+/// Why a step could not be made ready.
+fn setup_code(error: &anyhow::Error) -> FailureCode {
+    if error.is::<PromptError>() {
+        FailureCode::PlanError
+    } else if error.is::<replay::Misfit>() {
+        FailureCode::WorkspaceError
+    } else {
+        FailureCode::SetupError
+    }
+}
+
 /// What the process of a step is started with.
 pub(crate) struct Command {
     /// Program and arguments.
@@ -457,39 +477,4 @@ fn disk_code(error: &anyhow::Error) -> FailureCode {
     let full =
         error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull));
     if full { FailureCode::DiskFull } else { FailureCode::SetupError }
-}
-
-/// What the facts of the process mean for the attempt.
-fn outcome(facts: &ExitFacts, live: &Attempt, grant: &Grant) -> Outcome {
-    let standing = live.standing();
-    let standing = standing.borrow();
-    if facts.out_of_memory {
-        return failed(FailureCode::OutOfMemory, "the kernel ended a process of the step for lack of memory".to_owned());
-    }
-    match facts.kind {
-        ExitKind::Exited if facts.code == Some(0) => Outcome::Completed,
-        ExitKind::Exited => failed(FailureCode::ExitCode, format!("the command ended with exit code {}", facts.code.unwrap_or(-1))),
-        ExitKind::Signaled => failed(
-            FailureCode::ExitCode,
-            format!("the command was ended by {}", facts.signal_name().unwrap_or_else(|| "a signal".to_owned())),
-        ),
-        ExitKind::Timeout => {
-            failed(FailureCode::Timeout, format!("the step ran longer than its timeout of {} ms", grant.timeout_ms.unwrap_or_default()))
-        }
-        ExitKind::IdleTimeout => failed(
-            FailureCode::IdleTimeout,
-            format!("the step wrote nothing for longer than its idle timeout of {} ms", grant.idle_timeout_ms.unwrap_or_default()),
-        ),
-        ExitKind::TooManyProcesses => {
-            failed(FailureCode::PolicyDenied, "the step had more processes than one may have (HOPYARD_STEP_PROCESSES)".to_owned())
-        }
-        ExitKind::Killed if standing.kill.is_some() => Outcome::Killed,
-        ExitKind::Killed | ExitKind::LeaseLost | ExitKind::Abandoned => Outcome::HandedBack,
-        ExitKind::SpawnFailed => {
-            failed(FailureCode::SetupError, facts.error.clone().unwrap_or_else(|| "the command could not be started".to_owned()))
-        }
-        ExitKind::ShimLost => {
-            failed(FailureCode::EngineError, facts.error.clone().unwrap_or_else(|| "the supervisor of the step went away".to_owned()))
-        }
-    }
 }

@@ -24,6 +24,7 @@ pub mod process;
 mod prompts;
 mod providers;
 mod recover;
+mod replay;
 mod reporter;
 mod settings;
 mod wire;
@@ -42,6 +43,7 @@ use hopyard_worktree::Mirrors;
 
 pub use crate::llm::llm_main;
 pub use crate::providers::{ProviderAnswer, ask_provider};
+pub use crate::replay::replay_main;
 
 use crate::live::{Live, Pace};
 use crate::prices::Prices;

@@ -264,6 +264,20 @@ impl Ready {
         write_record(&self.path, &git.record).await
     }
 
+    /// Makes changes of commits again, each against its parent.
+    ///
+    /// # Errors
+    /// With git's words, and without a repository.
+    pub(crate) async fn change_again(&self, work: &Restore, changes: &[String], blobs: &Blobs) -> anyhow::Result<()> {
+        let state = self.shared.state.lock().await;
+        let git = state.as_ref().and_then(|opened| opened.git.as_ref()).context("the run has no repository")?;
+        restore_commit(git.workspace.mirror(), work, &self.path, blobs).await?;
+        for commit in changes {
+            git.workspace.reapply(commit).await?;
+        }
+        Ok(())
+    }
+
     /// Keeps what the attempt left: a commit, the run's branch, patch and bundle.
     pub(crate) async fn keep(&self, author: &Author<'_>, blobs: &Blobs, scratch: &Path) -> anyhow::Result<Kept> {
         let mut state = self.shared.state.lock().await;

@@ -1,5 +1,7 @@
 //! The command line: one enum of subcommands and the one place that carries them out.
 
+use std::path::PathBuf;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -130,6 +132,14 @@ pub enum Command {
     /// Asks a model for a step; executors start it
     #[command(hide = true, after_help = "Example:\n  hopyard llm-step < order.json")]
     LlmStep,
+    /// Plays the recorded log of a step; executors start it
+    #[command(hide = true, after_help = "Example:\n  hopyard replay-step recorded.log 0")]
+    ReplayStep {
+        /// Stored log
+        log: PathBuf,
+        /// Exit code
+        code: u8,
+    },
     /// Serves model calls from a script, on the wires of real providers
     #[command(after_help = "Example:\n  hopyard fake-provider --listen 127.0.0.1:8799 --script replies.jsonl --journal served.jsonl")]
     FakeProvider(FakeProviderArgs),
@@ -217,6 +227,7 @@ fn run(cli: Cli) -> Result<Exit> {
         // It works in a directory of others, where no setting of ours may be read.
         Command::FakeAgent(args) => runtime.block_on(fake_agent::run(args)),
         Command::LlmStep => runtime.block_on(async { Ok(if hopyard_executor::llm_main().await? { Exit::Done } else { Exit::Failed }) }),
+        Command::ReplayStep { log, code } => hopyard_executor::replay_main(log).map(|()| Exit::Scripted(*code)),
         Command::FakeProvider(args) => runtime.block_on(fake_provider::run(args)),
         _ => runtime.block_on(Box::pin(client(cli))),
     }
@@ -260,7 +271,9 @@ async fn client(cli: Cli) -> Result<Exit> {
         Command::Ingest(_) | Command::Scheduler(_) | Command::Executor(_) | Command::Metrics(_) => {
             unreachable!("services have returned before")
         }
-        Command::FakeAgent(_) | Command::FakeProvider(_) | Command::LlmStep => unreachable!("what works for a step has returned before"),
+        Command::FakeAgent(_) | Command::FakeProvider(_) | Command::LlmStep | Command::ReplayStep { .. } => {
+            unreachable!("what works for a step has returned before")
+        }
     }
 }
 

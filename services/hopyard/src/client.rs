@@ -7,6 +7,7 @@ pub mod follow;
 pub mod inputs;
 pub mod lines;
 pub mod output;
+mod replay;
 pub mod repository;
 pub mod runs;
 pub mod sse;

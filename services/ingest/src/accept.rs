@@ -16,11 +16,13 @@ use crate::problem::Refusal;
 use batch::Unanswered;
 
 pub use prepare::{Prepared, Unprepared, prepare, prepare_known};
+pub use replay::recorded;
 
 pub mod batch;
 pub mod definition;
 pub(crate) mod fields;
 pub mod prepare;
+mod replay;
 pub mod request;
 
 /// How long an executor's last beat counts.

@@ -8,6 +8,7 @@ use axum::response::IntoResponse as _;
 use axum::routing::post;
 use chrono::Utc;
 use hopyard_contract::RunId;
+use hopyard_contract::repository::RepoSpec;
 use hopyard_contract::submit::{RunRequest, Submitted, SubmittedBatch, VerdictStatus};
 use serde_json::Value;
 
@@ -184,6 +185,7 @@ async fn on_rerun(
     door.admission.admit("http", peer, &namespace.name, &Value::Null)?;
     let wanted = body.map_or_else(|| Ok(Default::default()), |body: Value| request::rerun(&body)).map_err(Refusal::of_errors)?;
     let state = door.reader.run(&namespace.name, id).await?.ok_or_else(Refusal::unknown_run)?;
+    let recordings = if wanted.replay { accept::recorded(&state).map_err(Refusal::of_errors)? } else { Default::default() };
     let run = state.run;
     let mut inputs = run.inputs;
     inputs.extend(wanted.inputs);
@@ -193,7 +195,7 @@ async fn on_rerun(
         workflow: Some(run.workflow.clone()),
         definition: None,
         inputs,
-        repo: run.repo,
+        repo: if wanted.replay { pinned(run.repo, run.commit) } else { run.repo },
         idempotency_key: wanted.idempotency_key,
         priority: run.priority,
         pool: Some(run.pool),
@@ -204,11 +206,17 @@ async fn on_rerun(
         start_at: None,
         budget: run.budget,
         rerun_of: Some(run.id),
+        replay: wanted.replay,
     };
     let resolved = Resolved { name: run.workflow, definition_hash: run.definition_hash, plan_hash: run.plan_hash, plan: state.plan };
     let origin = origin(&namespace, &headers)?;
-    let prepared = accept::prepare_known(&door, &origin, again, &resolved);
+    let prepared = accept::prepare_known(&door, &origin, again, &resolved, recordings);
     one(&namespace, accept::submit(&door, "http", prepared).await?)
+}
+
+/// The repository at the commit that the recorded run had: its changes are made again on those files.
+fn pinned(repo: Option<RepoSpec>, commit: Option<String>) -> Option<RepoSpec> {
+    repo.map(|repo| RepoSpec { reference: commit.or(repo.reference), ..repo })
 }
 
 impl From<Unprepared> for Refusal {

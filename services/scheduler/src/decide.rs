@@ -32,7 +32,7 @@ mod tick;
 
 pub use answer::AnswerAsk;
 pub use birth::{Birth, birth};
-pub(crate) use budget::outstanding;
+pub(crate) use budget::{outstanding, pays};
 
 #[cfg(test)]
 mod tests;

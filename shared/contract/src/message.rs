@@ -7,6 +7,7 @@ mod clean;
 mod envelope;
 mod lease;
 mod presence;
+mod recording;
 mod report;
 mod tickets;
 
@@ -17,6 +18,7 @@ pub use clean::*;
 pub use envelope::*;
 pub use lease::*;
 pub use presence::*;
+pub use recording::*;
 pub use report::*;
 pub use tickets::*;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration::Span;
 use crate::id::Name;
+use crate::message::Recording;
 use crate::status::{FailureCode, StepKind};
 
 mod agent;
@@ -114,6 +115,17 @@ pub enum Work {
     BestOf(BestOfSpec),
     /// Hands the run's work over to its repository. It is not written in definitions: it follows from their `result`.
     Deliver(Deliver),
+    /// Plays what was recorded of a step that asks models. It is in grants alone.
+    Replay(Box<Replay>),
+}
+
+/// A step of a run that plays what was recorded of another one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Replay {
+    /// What the step would do.
+    pub work: Work,
+    /// What it does instead.
+    pub recording: Recording,
 }
 
 impl Work {
@@ -131,6 +143,7 @@ impl Work {
             Self::Approval(_) => StepKind::Approval,
             Self::BestOf(_) => StepKind::BestOf,
             Self::Deliver(_) => StepKind::Deliver,
+            Self::Replay(replay) => replay.work.kind(),
         }
     }
 }

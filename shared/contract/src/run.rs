@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::id::{Name, RunId};
-use crate::message::Restore;
+use crate::message::{Recordings, Restore};
 use crate::plan::{Budget, ConcurrencyPolicy, Plan};
 use crate::repository::RepoSpec;
 use crate::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, RunStatus, StepStatus};
@@ -83,6 +83,12 @@ pub struct Run {
     pub budget_warned: bool,
     /// The run that this one repeats.
     pub rerun_of: Option<RunId>,
+    /// Whether it plays what was recorded of that one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replay: bool,
+    /// What its steps play, by step.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub recordings: Recordings,
     /// Keys that bound how many runs are at work at once; taken at the first claim, given back at the end.
     pub slots: Vec<Slot>,
     /// A cancel, or the run's time limit.

@@ -36,6 +36,8 @@ struct RerunRequest {
     /// A repeat with the same key is the same re-run.
     #[schemars(length(min = 1, max = 255))]
     idempotency_key: Option<String>,
+    /// Whether steps that ask models play what was recorded of them, on the commit of that run, and ask none.
+    replay: Option<bool>,
 }
 
 /// What a person says to the question of a step.

@@ -72,6 +72,9 @@ pub struct RunRequest {
     /// The run that this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_of: Option<RunId>,
+    /// Whether steps that ask models play what was recorded of them in `rerun_of`, and ask none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replay: bool,
 }
 
 fn version() -> u32 {

@@ -91,6 +91,9 @@ pub struct RunView {
     /// The run that this one repeats.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rerun_of: Option<RunId>,
+    /// Whether it plays what was recorded of that one, and asks no model.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub replay: bool,
     /// When a cancel was committed.
     #[serde(skip_serializing_if = "Option::is_none", default, with = "crate::time::maybe")]
     #[schemars(with = "Option<DateTime<Utc>>")]
@@ -360,6 +363,7 @@ impl RunView {
             late_usage: run.late_usage,
             result: run.result.clone().map(|git| ResultView { git: Some(git), outputs: BTreeMap::new() }),
             rerun_of: run.rerun_of,
+            replay: run.replay,
             kill_requested_at: run.kill.as_ref().map(|k| k.at),
             killed_by: run.kill.as_ref().filter(|_| run.status == RunStatus::Killed).map(|k| k.by.clone()),
             kill_reason: run.kill.as_ref().filter(|_| run.status == RunStatus::Killed).and_then(|k| k.reason.clone()),

@@ -19,6 +19,7 @@ mod merge;
 mod mirror;
 mod mirrors;
 mod private;
+mod reapply;
 mod release;
 mod resolve;
 mod result;

@@ -269,6 +269,7 @@ impl Scene {
             definition_hash: self.plan.0.to_string(),
             plan_hash: self.plan.1.clone(),
             request_hash: "r".to_owned(),
+            recordings: Default::default(),
             traceparent: None,
         };
         let items = vec![SubmissionItem::Run(Box::new(new))];

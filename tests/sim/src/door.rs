@@ -104,6 +104,7 @@ impl Door {
             definition_hash: workflow.plan.name.to_string(),
             plan_hash: workflow.hash.clone(),
             request_hash,
+            recordings: Default::default(),
             traceparent: None,
         }
     }

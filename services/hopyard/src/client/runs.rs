@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::follow::{Item, Line, Narrator, Want, follow, log};
 use super::output::{self, Column, Format, field};
+use super::replay::{self, ReplayArgs};
 use super::submit::{self, Then};
 use super::{Api, checkout, inputs};
 use crate::evidence::{EvidenceArgs, collect};
@@ -50,6 +51,11 @@ pub enum RunsCommand {
     /// Runs the same again, as a new run
     #[command(after_help = "Example:\n  hopyard runs rerun 01914f4e-3c3f-7000-8000-000000000001 --follow")]
     Rerun(RerunArgs),
+    /// Plays what its agents and models had said and changed in a new run, and says what has become different; no model is asked
+    #[command(
+        after_help = "Examples:\n  hopyard runs replay 01914f4e-3c3f-7000-8000-000000000001\n  hopyard runs replay 01914f4e-3c3f-7000-8000-000000000001 -f fix.yaml --json"
+    )]
+    Replay(ReplayArgs),
     /// Says why a run is where it is, and what helps
     #[command(after_help = "Example:\n  hopyard runs explain 01914f4e-3c3f-7000-8000-000000000001")]
     Explain(RunArg),
@@ -238,6 +244,7 @@ pub async fn run(api: &Api, format: Format, command: &RunsCommand) -> Result<Exi
             let answer = api.post(&format!("/runs/{run}/rerun"), &json!({}), HeaderMap::new()).await?;
             submit::after(api, format, &answer, then).await
         }
+        RunsCommand::Replay(args) => replay::run(api, format, args).await,
         RunsCommand::Explain(RunArg { run }) => {
             let value = api.get(&format!("/runs/{run}/explain"), &[]).await?;
             let text = match output::document(format, &value) {

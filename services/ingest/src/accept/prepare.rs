@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use hopyard_contract::message::{NewRun, Submission, SubmissionItem};
+use hopyard_contract::message::{NewRun, Recordings, Submission, SubmissionItem};
 use hopyard_contract::plan::{Step, Work, WorkspaceMode};
 use hopyard_contract::submit::RunRequest;
 use hopyard_contract::{FieldError, Name, RunId, json};
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::definition::{Resolved, Unresolved};
 use super::request::{self, Form, Item, MAX_KEY};
-use super::{Key, Origin, fields};
+use super::{Key, Origin, fields, replay};
 use crate::door::Door;
 use crate::problem::Refusal;
 
@@ -46,8 +46,8 @@ pub async fn prepare(door: &Door, origin: &Origin, body: &Value, form: Form) -> 
     let mut prepared = Prepared::empty(origin);
     for (index, item) in items.into_iter().enumerate() {
         let made = match item {
-            Ok(request) => match plans.of(&request).await {
-                Ok(resolved) => prepared.assemble(origin, index, request, &resolved),
+            Ok(request) => match named(&mut plans, &request).await {
+                Ok((resolved, recordings)) => prepared.assemble(origin, index, request, &resolved).map(|run| NewRun { recordings, ..run }),
                 Err(Unresolved::Invalid(errors)) => Err(errors),
                 Err(Unresolved::Unavailable(refusal)) => return Err(Unprepared::Unavailable(refusal)),
             },
@@ -58,13 +58,24 @@ pub async fn prepare(door: &Door, origin: &Origin, body: &Value, form: Form) -> 
     prepared.fitting(door.batcher.room())
 }
 
+/// What a request names: its plan, and what it plays.
+async fn named(plans: &mut Plans<'_>, request: &RunRequest) -> Result<(Resolved, Recordings), Unresolved> {
+    let resolved = plans.of(request).await?;
+    let recordings = match request.rerun_of.filter(|_| request.replay) {
+        Some(run) => replay::recorded_of(plans.door, plans.namespace, run).await?,
+        None => Recordings::new(),
+    };
+    Ok((resolved, recordings))
+}
+
 /// Prepares one run whose plan is known already: a re-run.
-pub fn prepare_known(door: &Door, origin: &Origin, request: RunRequest, resolved: &Resolved) -> Prepared {
+pub fn prepare_known(door: &Door, origin: &Origin, request: RunRequest, resolved: &Resolved, recordings: Recordings) -> Prepared {
     let mut items = vec![Ok(request)];
     merge_keys(&mut items, origin.key.as_ref());
     let mut prepared = Prepared::empty(origin);
     for item in items {
         let made = item.and_then(|request| prepared.assemble(origin, 0, request, resolved));
+        let made = made.map(|run| NewRun { recordings: recordings.clone(), ..run });
         prepared.push(made, door.batcher.room());
     }
     prepared
@@ -229,6 +240,7 @@ impl Prepared {
             definition_hash: resolved.definition_hash.clone(),
             plan_hash: resolved.plan_hash.clone(),
             request_hash,
+            recordings: Recordings::new(),
             traceparent: Some(origin.traceparent.clone().filter(|t| is_traceparent(t)).unwrap_or_else(|| traceparent_of(run_id))),
         })
     }

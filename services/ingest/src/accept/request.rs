@@ -23,7 +23,7 @@ const MAX_ANSWER: usize = 16_384;
 /// Longest name of who answers.
 const MAX_BY: usize = 255;
 
-const REQUEST: [&str; 15] = [
+const REQUEST: [&str; 16] = [
     "v",
     "workflow",
     "definition",
@@ -39,6 +39,7 @@ const REQUEST: [&str; 15] = [
     "start_at",
     "budget",
     "rerun_of",
+    "replay",
 ];
 
 /// One run of a body, or what is wrong with it; pointers start at the run.
@@ -107,6 +108,10 @@ pub fn request(value: &Value) -> Item {
         fields.text("start_at").and_then(|text| time::parse(text).map_err(|e| fields.error("start_at", e.code(), e.to_string())).ok());
     let budget = budget(&mut fields);
     let rerun_of = fields.run_id("rerun_of");
+    let replay = fields.flag("replay").unwrap_or(false);
+    if replay && !fields.has("rerun_of") {
+        fields.error("rerun_of", "required", "a replay names the run whose recordings it plays");
+    }
     let errors = fields.into_errors();
     if !errors.is_empty() {
         return Err(errors);
@@ -127,6 +132,7 @@ pub fn request(value: &Value) -> Item {
         start_at,
         budget,
         rerun_of,
+        replay,
     })
 }
 
@@ -183,6 +189,8 @@ pub struct Rerun {
     pub inputs: serde_json::Map<String, Value>,
     /// A repeat with the same key is the same re-run.
     pub idempotency_key: Option<String>,
+    /// Whether it plays what was recorded and asks no model.
+    pub replay: bool,
 }
 
 /// Reads a re-run.
@@ -190,12 +198,13 @@ pub struct Rerun {
 /// # Errors
 /// Everything that is wrong.
 pub fn rerun(value: &Value) -> Result<Rerun, Vec<FieldError>> {
-    let mut fields = Fields::open(value, "", &["v", "inputs", "idempotency_key"])?;
+    let mut fields = Fields::open(value, "", &["v", "inputs", "idempotency_key", "replay"])?;
     version(&mut fields);
     let inputs = fields.object("inputs").cloned().unwrap_or_default();
     let idempotency_key = fields.line("idempotency_key", MAX_KEY);
+    let replay = fields.flag("replay").unwrap_or(false);
     let errors = fields.into_errors();
-    if errors.is_empty() { Ok(Rerun { inputs, idempotency_key }) } else { Err(errors) }
+    if errors.is_empty() { Ok(Rerun { inputs, idempotency_key, replay }) } else { Err(errors) }
 }
 
 fn version(fields: &mut Fields<'_>) {

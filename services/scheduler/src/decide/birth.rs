@@ -63,6 +63,8 @@ pub fn birth(birth: &Birth<'_>, now: DateTime<Utc>) -> Decision {
         budget: merged_budget(plan, birth.new, time_limit),
         budget_warned: false,
         rerun_of: request.rerun_of,
+        replay: request.replay,
+        recordings: birth.new.recordings.clone(),
         slots: Vec::new(),
         kill: birth.tombstone.clone(),
         created_at,
@@ -117,7 +119,7 @@ pub fn birth(birth: &Birth<'_>, now: DateTime<Utc>) -> Decision {
         EventType::RunAccepted,
         None,
         None,
-        json!({"workflow": birth.new.workflow, "priority": request.priority, "rerun_of": request.rerun_of}),
+        json!({"workflow": birth.new.workflow, "priority": request.priority, "rerun_of": request.rerun_of, "replay": request.replay.then_some(true)}),
     );
     if let Some(kill) = &birth.tombstone {
         change.event(EventType::RunKillRequested, None, None, json!({"by": kill.by, "reason": kill.reason}));

@@ -17,6 +17,11 @@ const SLICES: u64 = 8;
 /// Part of a budget, in hundredths, at which its run says so.
 const WARNED_AT: u64 = 80;
 
+/// Whether a step spends money: it asks models, and does not play what was recorded of them.
+pub(crate) fn pays(state: &RunState, step: &str) -> bool {
+    !state.run.replay && state.plan.step(step).is_some_and(|spec| spec.work.asks_models())
+}
+
 /// What a run has left of its money; `None` without a limit.
 fn left(state: &RunState) -> Option<u64> {
     let limit = state.run.budget.as_ref()?.cost_microusd?;
@@ -79,8 +84,8 @@ impl Change {
     /// that its run shares; whether it did either.
     pub(super) fn out_of_budget(&mut self, index: usize) -> bool {
         let step = &self.state.steps[index];
-        let asks_models = self.state.plan.step(step.id.as_str()).is_some_and(|spec| spec.work.asks_models());
-        if let Some(purse) = self.purse.filter(|purse| purse.left == 0 && asks_models) {
+        let pays = pays(&self.state, step.id.as_str());
+        if let Some(purse) = self.purse.filter(|purse| purse.left == 0 && pays) {
             let step = &mut self.state.steps[index];
             (step.pending_reason, step.claimable_at) = (Some(PendingReason::AwaitingBudget), Some(purse.until));
             self.progress();
@@ -91,7 +96,7 @@ impl Change {
             (_, Some(0)) => "turns",
             _ => return false,
         };
-        if !asks_models {
+        if !pays {
             return false;
         }
         let message = format!("the run had spent the {spent} of its budget before this step began; what was done before is kept");

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use hopyard_contract::duration::Span;
-use hopyard_contract::message::{Grant, WorkspaceOrder};
-use hopyard_contract::plan::{AgentSpec, BestOfSpec, LlmSpec, PromptFile, Work, WorkspaceMode, agent_turns};
+use hopyard_contract::message::{Grant, Recording, WorkspaceOrder};
+use hopyard_contract::plan::{AgentSpec, BestOfSpec, LlmSpec, PromptFile, Replay, Work, WorkspaceMode, agent_turns};
 use hopyard_contract::run::{Attempt, RunState, StepState};
+use hopyard_contract::status::AttemptStatus;
 use hopyard_contract::{AttemptId, template};
 
 use super::choose::{chosen, restored};
@@ -60,13 +61,18 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span, purse: O
         variant: variant.cloned(),
         branch: variant.map_or_else(|| branch.clone(), |variant| format!("{branch}-{variant}")),
     };
+    let work = rendered(&spec.work, row, &view, goes_on, budget::turns_left(state));
+    let work = match recording(state, step, n) {
+        Some(recording) => Work::Replay(Box::new(Replay { work, recording })),
+        None => work,
+    };
     Some(Grant {
         attempt: AttemptId { run: run.id, step: spec.id.clone(), n },
         token: attempt.token,
         lease_ms: length.millis(),
         namespace: run.namespace.clone(),
         workflow: run.workflow.clone(),
-        work: rendered(&spec.work, row, &view, goes_on, budget::turns_left(state)),
+        work,
         answer,
         env,
         timeout_ms: spec.timeout.map(Span::millis),
@@ -78,11 +84,19 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span, purse: O
     })
 }
 
+/// What an attempt plays: the recording with the number of attempts that ended before it, or the last one.
+fn recording(state: &RunState, step: &str, n: u32) -> Option<Recording> {
+    let recorded = state.run.recordings.get(step)?;
+    let ended = |a: &&Attempt| a.step.as_str() == step && a.n < n && matches!(a.status, AttemptStatus::Completed | AttemptStatus::Failed);
+    let before = state.attempts.iter().filter(ended).count();
+    recorded.get(before).or(recorded.last()).cloned()
+}
+
 /// What to do, with values in the place of expressions; an agent gets no more turns than the run has left.
 fn rendered(work: &Work, row: &StepState, view: &View<'_>, goes_on: bool, turns_left: Option<u64>) -> Work {
     let render = |text: &String| template::render(text, view);
     match work {
-        Work::Shell(_) | Work::Deliver(_) | Work::Approval(_) => work.clone(),
+        Work::Shell(_) | Work::Deliver(_) | Work::Replay(_) | Work::Approval(_) => work.clone(),
         Work::BestOf(spec) => Work::BestOf(BestOfSpec { chosen: chosen(view.state, &row.id, spec), ..spec.clone() }),
         Work::Llm(llm) => Work::Llm(LlmSpec {
             model: render(&llm.model),

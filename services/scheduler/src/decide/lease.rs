@@ -35,7 +35,7 @@ impl Change {
             self.bind(lease);
         }
         let generation = if own_workspace { self.state.run.generation } else { 0 };
-        let asks_models = self.state.plan.step(lease.step.as_str()).is_some_and(|spec| spec.work.asks_models());
+        let pays = super::budget::pays(&self.state, lease.step.as_str());
         let step = &mut self.state.steps[index];
         step.attempt += 1;
         step.claimable_at = None;
@@ -70,7 +70,7 @@ impl Change {
             record: None,
             snapshot: None,
         });
-        if asks_models {
+        if pays {
             self.allow(self.state.attempts.len() - 1);
         }
         self.list_variant(lease.step.as_str());

@@ -93,7 +93,11 @@ impl Change {
             Ok(expr) => expr.holds(&view) && (expr.has_call() || condition::Scope::call(&view, condition::Call::Completed)),
             Err(_) => false,
         };
-        if holds && matches!(spec.work, Work::Approval(_)) {
+        let id = &self.state.steps[index].id;
+        if holds && self.state.run.replay && spec.work.asks_models() && !self.state.run.recordings.contains_key(id) {
+            let detail = format!("nothing was recorded of `{id}` in the run that this one plays, and a replay asks no model");
+            self.fail_step(index, FailureCode::PlanError, &detail);
+        } else if holds && matches!(spec.work, Work::Approval(_)) {
             self.ask_approval(index);
         } else if holds {
             self.make_claimable(index, PendingReason::AwaitingExecutor, self.now);

@@ -10,6 +10,7 @@ mod losing;
 mod pausing;
 mod placing;
 mod property;
+mod replaying;
 mod retrying;
 mod saying;
 mod spending;

@@ -183,6 +183,7 @@ impl Round<'_> {
         };
         let repository = request.repo.as_ref().map(|repo| repo.url.as_str());
         if self.desk.budgets.reject()
+            && !request.replay
             && plan.steps.iter().any(|step| step.work.asks_models())
             && let Some(purse) = self.purse_of(namespace, &new.workflow, repository).filter(|purse| purse.left == 0)
         {

@@ -65,8 +65,7 @@ impl Round<'_> {
             Request::Claim(ask) => Answer::Claim(self.on_claim(ask).await?),
             Request::Renew(ask) => {
                 let lease = self.desk.settings.lease;
-                let asking =
-                    ask.leases.iter().map(|renewal| &renewal.attempt).filter(|attempt| self.asks_models(attempt.run, &attempt.step));
+                let asking = ask.leases.iter().map(|renewal| &renewal.attempt).filter(|attempt| self.pays(attempt.run, &attempt.step));
                 let asking: Vec<_> = asking.map(|attempt| attempt.run).collect();
                 self.know_budgets(asking).await?;
                 let answers = ask.leases.iter().map(|renewal| {

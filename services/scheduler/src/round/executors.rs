@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Round;
 use super::sessions::Session;
-use crate::decide::{Effect, Input, Lease, Reply, Tick, grant};
+use crate::decide::{Effect, Input, Lease, Reply, Tick, grant, pays};
 
 /// Most grants of one claim.
 const MAX_GRANTS: u32 = 64;
@@ -51,10 +51,8 @@ impl Round<'_> {
             let all = candidates.len() < query.limit as usize;
             self.know(candidates.iter().map(|(id, _)| *id)).await?;
             self.lock_slots(&candidates).await?;
-            self.know_budgets(
-                candidates.iter().filter(|(run, step)| self.asks_models(*run, step)).map(|(run, _)| *run).collect::<Vec<_>>(),
-            )
-            .await?;
+            self.know_budgets(candidates.iter().filter(|(run, step)| self.pays(*run, step)).map(|(run, _)| *run).collect::<Vec<_>>())
+                .await?;
             let mut left_to_others = false;
             for (run, step) in candidates {
                 if !seen.insert((run, step.clone())) {
@@ -97,8 +95,8 @@ impl Round<'_> {
         Ok((!runs.is_empty() || !grants.is_empty()).then_some(ClaimReply { grants, more: true }))
     }
 
-    pub(super) fn asks_models(&self, run: RunId, step: &Name) -> bool {
-        self.state(run).and_then(|state| state.plan.step(step.as_str())).is_some_and(|spec| spec.work.asks_models())
+    pub(super) fn pays(&self, run: RunId, step: &Name) -> bool {
+        self.state(run).is_some_and(|state| pays(state, step.as_str()))
     }
 
     async fn lock_slots(&mut self, candidates: &[(RunId, Name)]) -> Result<(), StoreError> {

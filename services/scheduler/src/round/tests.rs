@@ -88,6 +88,7 @@ impl Bench {
             definition_hash: policy.to_owned(),
             plan_hash: plan.hash(),
             request_hash: "r".to_owned(),
+            recordings: Default::default(),
             traceparent: None,
         }
     }

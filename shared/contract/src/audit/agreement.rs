@@ -114,6 +114,8 @@ fn step(state: &RunState, step: &StepState, found: &mut Findings) {
         StepStatus::Failed if step.failure_code == Some(FailureCode::BudgetExceeded) && ended.is_none() => live.is_none(),
         // None of its variants passes, so that there was nothing to go on with.
         StepStatus::Failed if chooses && step.failure_code == Some(FailureCode::DependencyFailed) => last.is_none(),
+        // Nothing was recorded of it.
+        StepStatus::Failed if state.run.replay && step.failure_code == Some(FailureCode::PlanError) => last.is_none(),
         StepStatus::Failed if asked || (last.is_none() && step.question.is_some()) => live.is_none(),
         StepStatus::Failed => matches!(ended, Some(AttemptStatus::Failed | AttemptStatus::Lost)),
         StepStatus::Skipped => last.is_none(),

@@ -172,8 +172,10 @@ impl<'a> Replay<'a> {
             (Phase::Between(AttemptStatus::Failed), EventType::StepRetrying) if !killed => Phase::Backoff,
             // Without a wait the step is claimable first.
             (Phase::Claimable, EventType::StepRetrying) if !killed && track.last_end == Some(AttemptStatus::Failed) => Phase::Claimable,
-            // No variant passes.
-            (Phase::Waiting, EventType::StepFailed) if !killed && has_code(event, FailureCode::DependencyFailed) => {
+            // No variant passes, or nothing was recorded of it.
+            (Phase::Waiting, EventType::StepFailed)
+                if !killed && [FailureCode::DependencyFailed, FailureCode::PlanError].iter().any(|code| has_code(event, *code)) =>
+            {
                 Phase::Ended(StepStatus::Failed)
             }
             (Phase::Waiting, EventType::StepSkipped) if !killed => Phase::Ended(StepStatus::Skipped),

@@ -1,9 +1,12 @@
 //! Submissions that passed the door, and the definitions they name.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::recording::Recordings;
 use crate::id::{Name, RunId};
 use crate::plan::Plan;
 use crate::problem::FieldError;
@@ -71,6 +74,9 @@ pub struct NewRun {
     pub plan_hash: String,
     /// Hash of the request as it was sent, to tell a repeat from a conflict.
     pub request_hash: String,
+    /// What its steps play instead of asking models, if it is a replay.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub recordings: Recordings,
     /// W3C trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,

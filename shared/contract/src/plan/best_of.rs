@@ -64,17 +64,14 @@ pub struct Standing<'a> {
     pub check: &'a StepState,
     /// What its check wrote as its score.
     pub score: Option<&'a str>,
+    /// What both steps used, or what is played of them had.
+    pub usage: Usage,
 }
 
 impl Standing<'_> {
     /// Whether its agent completed and its check holds.
     pub fn passes(&self) -> bool {
         [self.agent, self.check].iter().all(|step| step.status == StepStatus::Completed)
-    }
-
-    /// What both of its steps used.
-    pub fn usage(&self) -> Usage {
-        self.agent.usage.plus(&self.check.usage)
     }
 }
 
@@ -85,7 +82,9 @@ impl BestOfSpec {
             let id = agent_id(of, &variant.name);
             let (agent, check) = (state.step(&id)?, state.step(&check_id(&id))?);
             let score = self.score.as_ref().and_then(|key| check.outputs.get(key)).map(String::as_str);
-            Some(Standing { name: &variant.name, agent, check, score })
+            let played = state.run.recordings.get(&agent.id).into_iter().flatten().map(|recording| recording.usage);
+            let usage = played.fold(agent.usage.plus(&check.usage), |sum, usage| sum.plus(&usage));
+            Some(Standing { name: &variant.name, agent, check, score, usage })
         };
         self.variants.iter().filter_map(standing).collect()
     }
@@ -95,7 +94,7 @@ impl BestOfSpec {
     pub fn winner<'s, 'a>(&self, standings: &'s [Standing<'a>]) -> Option<&'s Standing<'a>> {
         let score = |standing: &Standing<'_>| standing.score.and_then(|text| text.trim().parse::<f64>().ok()).filter(|n| n.is_finite());
         let scored = |standing: &Standing<'_>| score(standing).unwrap_or(f64::NEG_INFINITY);
-        let cost = |standing: &Standing<'_>| standing.usage().cost_microusd.unwrap_or(u64::MAX);
+        let cost = |standing: &Standing<'_>| standing.usage.cost_microusd.unwrap_or(u64::MAX);
         let passing = standings.iter().filter(|standing| standing.passes());
         passing.min_by(|a, b| scored(b).total_cmp(&scored(a)).then(cost(a).cmp(&cost(b))))
     }

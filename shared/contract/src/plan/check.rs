@@ -52,7 +52,7 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
             Work::Shell(script) if script.trim().is_empty() || script.contains('\0') => {
                 errors.push(FieldError::new("length", format!("{at}/shell"), "a script has text and no NUL characters"));
             }
-            Work::Shell(_) | Work::Deliver(_) => {}
+            Work::Shell(_) | Work::Deliver(_) | Work::Replay(_) => {}
             Work::Llm(llm) => {
                 let at = format!("{at}/llm");
                 llm.check(&at, &mut errors);

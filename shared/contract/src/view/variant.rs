@@ -45,7 +45,7 @@ impl VariantView {
             passes: standing.passes(),
             chosen: winner == Some(standing.name),
             score: standing.score.map(str::to_owned),
-            usage: standing.usage(),
+            usage: standing.usage,
             git: standing.agent.result.clone(),
         };
         standings.iter().map(view).collect()

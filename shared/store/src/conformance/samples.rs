@@ -97,6 +97,8 @@ pub(super) fn run(namespace: &Name, pool: &Name, plan_hash: &str) -> Run {
         budget: None,
         budget_warned: false,
         rerun_of: None,
+        replay: false,
+        recordings: Default::default(),
         slots: Vec::new(),
         kill: None,
         created_at: DateTime::from_timestamp_millis(id.unix_millis()).unwrap(),

@@ -165,3 +165,30 @@ async fn a_merge_joins_both_sides_or_names_the_conflict() {
     let absent = Merge { target: "absent", ..merge(&ours) };
     assert!(matches!(mirror.merge(absent).await, Err(Error::RefNotFound { .. })));
 }
+
+#[tokio::test]
+async fn a_change_is_made_again_where_it_fits_and_not_in_part_where_it_does_not() {
+    let host = Host::new().await;
+    host.write("bin.dat", "\0\u{1}old");
+    host.commit("second").await;
+    let (first, base) = host.open("run-g1").await;
+    put(first.path(), "bin.dat", b"\0\x01\x02new");
+    put(first.path(), "added.txt", "1\r\n2 \n");
+    fs::remove_file(first.path().join("README.md")).expect("delete");
+    let change = snap(&first, &base).await.commit;
+
+    let (again, base) = host.open("run-g2").await;
+    put(again.path(), "src/lib.rs", "one\n2\nthree\nfour\nfive\n");
+    again.reapply(&change).await.expect("it fits");
+    let taken = snap(&again, &base).await;
+    let stat = again.mirror().diff(&change, &taken.commit).await.expect("diff");
+    assert_eq!(stat.files.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), ["src/lib.rs"], "what else there was stays");
+
+    let (other, base) = host.open("run-g3").await;
+    put(other.path(), "added.txt", "there already\n");
+    let error = other.reapply(&change).await.expect_err("it does not fit");
+    assert!(matches!(&error, Error::Git { .. }) && error.to_string().contains("added.txt"), "{error}");
+    put(other.path(), "added.txt", "");
+    fs::remove_file(other.path().join("added.txt")).expect("delete");
+    assert!(!snap(&other, &base).await.changed, "nothing of it was made");
+}

@@ -122,6 +122,8 @@ fn state(status: RunStatus, reason: Option<PendingReason>) -> RunState {
         budget: None,
         budget_warned: false,
         rerun_of: None,
+        replay: false,
+        recordings: Default::default(),
         slots: Vec::new(),
         kill: None,
         created_at: created(),

@@ -156,6 +156,7 @@ impl World {
             definition_hash: "d".to_owned(),
             plan_hash: "p".to_owned(),
             request_hash: "r".to_owned(),
+            recordings: Default::default(),
             traceparent: None,
         };
         let namespace = Name::default_namespace();

@@ -74,6 +74,8 @@ impl Sample {
             budget: None,
             budget_warned: false,
             rerun_of: None,
+            replay: false,
+            recordings: Default::default(),
             slots: Vec::new(),
             kill: None,
             created_at: DateTime::from_timestamp_millis(id.unix_millis()).expect("an id carries a time"),
