@@ -15,8 +15,10 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use hopyard_contract::plan::Permissions;
 use hopyard_runtime::config::environment;
+use serde_json::json;
 use uuid::Uuid;
 
+use crate::client::output;
 use crate::exit::{Exit, Failure};
 use model::Model;
 use play::Player;
@@ -39,6 +41,9 @@ pub struct FakeAgentArgs {
     /// Conversation to go on with; it has to be one of this home
     #[arg(long, value_name = "ID")]
     resume: Option<Uuid>,
+    /// Ask the model so often, and tell how long each call took
+    #[arg(long, value_name = "N", hide = true)]
+    time_calls: Option<u32>,
     /// What it may do: read, edit or full
     #[arg(long, value_name = "WORD", default_value = "edit")]
     permissions: Permissions,
@@ -73,6 +78,11 @@ pub async fn run(args: &FakeAgentArgs) -> Result<Exit> {
         None => script::without_one(prompt.trim()),
     };
     let model = Model::of_environment(&args.model)?;
+    if let Some(calls) = args.time_calls {
+        let model = model.context("there is no model that could be asked")?;
+        output::bytes(format!("{}\n", json!({ "calls_us": model.time_calls(calls).await? })).as_bytes());
+        return Ok(Exit::Done);
+    }
     let session = conversation(args.resume)?;
     Player::new(&args.model, session, model, args.max_turns, args.permissions).play(&lines).await
 }

@@ -1,4 +1,7 @@
-//! `hopyard bench latency`: one run at a time on an idle stack, from the submission to what a user sees of it.
+//! `hopyard bench`: what this machine can do. `latency` is one run at a time on an idle stack, from the submission to what a user
+//! sees of it.
+
+mod agents;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -26,6 +29,11 @@ pub enum BenchCommand {
         after_help = "Example:\n  hopyard bench latency --runs 100\n  hopyard --url http://127.0.0.1:8733 bench latency --repo .\n\nWithout a server it starts a private one and measures with and without a repository of 100 files.\nThe server must run on this machine: both sides of a difference are read from one clock."
     )]
     Latency(LatencyArgs),
+    /// What the metering gateway adds to a call of a model, and a step to its agent
+    #[command(
+        after_help = "Example:\n  hopyard bench agents --calls 1000\n\nOn a private stack, with a provider of its own; each figure stands beside the one without Hopyard, measured in the same run."
+    )]
+    Agents(agents::AgentsArgs),
 }
 
 /// How to measure latency.
@@ -61,7 +69,10 @@ struct Sample {
 /// # Errors
 /// When the stack does not start, or a run does not complete.
 pub async fn run(server: Option<&Api>, command: &BenchCommand) -> Result<Exit> {
-    let BenchCommand::Latency(args) = command;
+    let args = match command {
+        BenchCommand::Agents(args) => return agents::run(args).await.map(|()| Exit::Done),
+        BenchCommand::Latency(args) => args,
+    };
     let given = match &args.repo {
         Some(repo) => Some(resolve(repo, None).await?),
         None => None,

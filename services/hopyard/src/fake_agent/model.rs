@@ -1,8 +1,8 @@
 //! The model that a fake agent asks when it is given one: its script says what it does, the answers say what that used.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use hopyard_runtime::config::environment;
 use serde_json::{Value, json};
 
@@ -34,6 +34,19 @@ impl Model {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().context("the model cannot be asked")?;
         Ok(Some(Self { http, url, token, name: name.to_owned() }))
+    }
+
+    /// Asks so often, and how long each call took in microseconds.
+    pub(super) async fn time_calls(&self, calls: u32) -> Result<Vec<u64>> {
+        let mut took = Vec::new();
+        for _ in 0..calls {
+            let start = Instant::now();
+            match self.ask(0, |_, _, _| Ok(())).await? {
+                Answer::Used(_) => took.push(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)),
+                Answer::Refused(words) => bail!("the model refused: {words}"),
+            }
+        }
+        Ok(took)
     }
 
     /// Asks for the next reply of a conversation in which the model has spoken this often. What the provider cannot take now is
