@@ -5,8 +5,8 @@ demo: ## One real run on this checkout, end to end, then everything is gone but 
 	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && exec cargo run --locked -- demo
 dev: ## The same stack, staying up
 	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && exec cargo run --locked -- dev
-test: ## All tests, on real servers of our own
-	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && exec cargo test --workspace --locked
+test: ## All tests, on real servers of our own; they wait more than they work, so that four go at once whatever the machine has
+	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} && exec cargo test --workspace --locked
 check: ## Format, lints, documentation
 	@cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings && RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 agents: ## The real Claude Code and Codex at work against the fake provider, without a network (fetches them by npm, 640 MB)
@@ -20,7 +20,7 @@ sim: ## Simulated worlds for SECONDS (60), or the one world of SEED
 	@cargo test -p hopyard-sim --locked --test sim -- --seconds=$(if $(filter command,$(origin SECONDS)),$(SECONDS),60) $(if $(filter command,$(origin SEED)),--seed=$(SEED))
 crash: ## Every service crashes at each of its failpoints, on both engines
 	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && exec cargo test --locked -p hopyard --features chaos --test it every_service_may_die_at_every_point -- --nocapture
-bench: ## Latency from submission to the first instruction, on an optimised build
-	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && exec cargo run --release --locked -- bench latency
+bench: ## Latency from submission to the first instruction, and what gateway and step cost an agent, on an optimised build
+	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && cargo run --release --locked -- bench latency && exec cargo run --release --locked -- bench agents
 clean: ## Build output and the data of dev and demo; unpacked tools stay
 	@rm -rf target .hopyard .schemathesis
