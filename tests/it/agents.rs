@@ -62,6 +62,8 @@ async fn an_agents_work_and_what_it_used_are_the_same_on_every_surface() {
     let sample = format!("hopyard_cost_usd_total{{workflow=\"{}\"}}", state["workflow"].as_str().unwrap());
     let counted = async || (harness.metric("metrics", &sample).await == 0.1087).then_some(()).ok_or("not counted yet");
     eventually("the metric has the cost", counted).await;
+    let of_repository = format!("hopyard_repository_cost_usd_total{{repository=\"{}\"}}", state["repo"]["url"].as_str().unwrap());
+    assert_eq!(harness.metric("metrics", &of_repository).await, 0.1087);
     harness.close().await;
 }
 
@@ -204,6 +206,11 @@ async fn what_a_provider_served_is_what_is_counted_and_its_key_is_nowhere() {
     assert_eq!(statuses, [200, 429, 200, 200], "{calls:#?}");
     assert!(calls.iter().all(|call| call["provider"] == "stub" && call["took_ms"].is_u64()), "{calls:#?}");
     assert_eq!(calls[0]["model"], "claude-sonnet-4-5");
+    // The executor tells of calls as they are made, long before their run has ended.
+    let metric = async |sample: &str| harness.metric("executor-1", sample).await;
+    assert_eq!(metric("hopyard_model_calls_total{provider=\"stub\",status=\"200\"}").await, 3.0);
+    assert_eq!(metric("hopyard_model_tokens_total{kind=\"input\",provider=\"stub\"}").await, provider.served("input") as f64);
+    assert_eq!(metric("hopyard_model_calls_open{provider=\"stub\"}").await, 0.0);
     let cost: u64 = calls.iter().filter_map(|call| call["cost_microusd"].as_u64()).sum();
     assert_eq!(state["usage"]["cost_microusd"], cost);
     assert!(cost > 0);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::agents::{fake, write};
 use crate::harness::api::{definition, on_repo, step_of};
-use crate::harness::programs::{repository, run_beside};
+use crate::harness::programs::{repository, run, run_beside};
 use crate::harness::provider::Provider;
 use crate::harness::{Harness, Setup};
 
@@ -43,8 +43,8 @@ async fn a_replay_is_the_same_run_without_a_call() {
 
     let (code, told) = replay(&harness, &[&id]).await;
     assert_eq!((code, &told["same"], &told["differences"]), (Some(0), &json!(true), &json!([])), "{told:#}");
-    let run = told["run_id"].as_str().unwrap();
-    let state = harness.wait_completed(run).await;
+    let again = told["run_id"].as_str().unwrap();
+    let state = harness.wait_completed(again).await;
     assert_eq!((&state["replay"], &state["rerun_of"]), (&json!(true), &json!(id)));
     assert_eq!(provider.calls().len(), asked, "nobody was asked");
     let nothing = json!({ "input": 0, "output": 0, "cache_read": 0, "cache_write": 0 });
@@ -52,7 +52,7 @@ async fn a_replay_is_the_same_run_without_a_call() {
     assert_eq!((&state["usage"]["turns"], &state["usage"]["tool_calls"]), (&json!(2), &json!(2)), "what was played of the agent");
     assert_eq!(state["result"]["files"], recorded["result"]["files"]);
     assert_eq!(step_of(&state, "check")["outputs"]["title"], "Two files");
-    assert_eq!(harness.log(run, "fix", 1, "stdout").await, harness.log(&id, "fix", 1, "stdout").await);
+    assert_eq!(harness.log(again, "fix", 1, "stdout").await, harness.log(&id, "fix", 1, "stdout").await);
 
     // Another definition: the words are the same, and what follows from them is not.
     let file = harness.dir().join("other.yaml");
@@ -105,6 +105,27 @@ async fn a_replay_chooses_as_it_was_chosen() {
     assert_eq!((code, &told["differences"]), (Some(0), &json!([])), "{told:#}");
     let state = harness.wait_completed(told["run_id"].as_str().unwrap()).await;
     assert_eq!(step_of(&state, "fix")["outputs"]["winner"], "cheap");
+    harness.close().await;
+}
+
+/// Nothing is pushed a second time, and the session of the recorded run does not see the replay.
+#[tokio::test]
+async fn a_replay_leaves_repository_and_session_alone() {
+    let mut harness = Harness::start(Setup::default()).await;
+    let repo = harness.repo(&[&[("README.md", "x\n")]]);
+    let result = json!({ "branch": "done", "push": true });
+    let definition = json!({ "version": 1, "name": "test", "workspace": { "mode": "persistent" }, "result": result, "steps": [fake(&[json!({ "use": [write("a.txt", "one\n")] })])] });
+    let id = harness.submit(json!({ "definition": definition, "session": "s1", "repo": { "url": repo.display().to_string() } })).await;
+    let recorded = harness.wait_completed(&id).await;
+    let branch = || String::from_utf8(run("git", &["branch", "--list", "done"], &repo, &[]).stdout).unwrap();
+    assert_eq!(branch().trim(), "done");
+    run("git", &["branch", "-D", "done"], &repo, &[]);
+
+    let (code, told) = replay(&harness, &[&id]).await;
+    assert_eq!((code, &told["differences"]), (Some(0), &json!([])), "{told:#}");
+    let state = harness.wait_completed(told["run_id"].as_str().unwrap()).await;
+    assert_eq!((&state["session"], &step_of(&state, "deliver")["status"]), (&json!(format!("replay-{id}")), &json!("skipped")));
+    assert_eq!((&state["result"]["files"], branch().trim()), (&recorded["result"]["files"], ""));
     harness.close().await;
 }
 

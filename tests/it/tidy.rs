@@ -276,3 +276,24 @@ fn both_stores_know_exactly_the_words_of_the_code() {
         }
     }
 }
+
+/// Every query of a dashboard asks for something that a service serves.
+#[test]
+fn every_metric_on_a_dashboard_exists() {
+    let code: String = files(&["rs"]).iter().filter(|file| !file.starts_with(root().join("tests"))).map(|file| read(file)).collect();
+    let dashboards: Vec<_> = files(&["json"]).into_iter().filter(|file| file.starts_with(root().join("observability"))).collect();
+    assert!(!dashboards.is_empty(), "the dashboards were found");
+    for file in dashboards {
+        let dashboard: Value = serde_json::from_str(&read(&file)).unwrap();
+        for panel in dashboard["panels"].as_array().unwrap() {
+            let queries: Vec<&str> = panel["targets"].as_array().unwrap().iter().map(|target| target["expr"].as_str().unwrap()).collect();
+            let words = queries.iter().flat_map(|query| query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+            let names: BTreeSet<&str> = words.filter(|word| word.starts_with("hopyard_")).collect();
+            assert!(!names.is_empty(), "{}: {} asks for nothing", shown(&file), panel["title"]);
+            for name in names {
+                let served = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
+                assert!(code.contains(&format!("\"{served}\"")), "{}: no service serves {name}", shown(&file));
+            }
+        }
+    }
+}

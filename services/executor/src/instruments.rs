@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use hopyard_runtime::instruments::{counter, gauge, seconds};
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
 /// Attempts by how they ended.
 pub(crate) fn attempts() -> &'static IntCounterVec {
@@ -21,6 +21,42 @@ pub(crate) fn differences() -> &'static IntCounterVec {
             &["cli", "what"],
         )
     })
+}
+
+/// Calls of models by provider and status of the answer; `none` when none came.
+pub(crate) fn model_calls() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_model_calls_total", "Calls of models through the gateway.", &["provider", "status"]))
+}
+
+/// Tokens of calls that have ended, by provider and kind.
+pub(crate) fn model_tokens() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_model_tokens_total", "Tokens of calls of models through the gateway.", &["provider", "kind"]))
+}
+
+/// Calls of models that are under way.
+fn open_model_calls() -> &'static IntGaugeVec {
+    static CELL: OnceLock<IntGaugeVec> = OnceLock::new();
+    CELL.get_or_init(|| gauge("hopyard_model_calls_open", "Calls of models through the gateway that are under way.", &["provider"]))
+}
+
+/// Counts one call as under way for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct OpenCall(IntGauge);
+
+impl OpenCall {
+    pub(crate) fn begin(provider: &str) -> Self {
+        let gauge = open_model_calls().with_label_values(&[provider]);
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Claims by outcome.

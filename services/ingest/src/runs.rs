@@ -8,7 +8,6 @@ use axum::response::IntoResponse as _;
 use axum::routing::post;
 use chrono::Utc;
 use hopyard_contract::RunId;
-use hopyard_contract::repository::RepoSpec;
 use hopyard_contract::submit::{RunRequest, Submitted, SubmittedBatch, VerdictStatus};
 use serde_json::Value;
 
@@ -195,11 +194,11 @@ async fn on_rerun(
         workflow: Some(run.workflow.clone()),
         definition: None,
         inputs,
-        repo: if wanted.replay { pinned(run.repo, run.commit) } else { run.repo },
+        repo: if wanted.replay { accept::pinned(run.repo, run.commit) } else { run.repo },
         idempotency_key: wanted.idempotency_key,
         priority: run.priority,
         pool: Some(run.pool),
-        session: run.session,
+        session: if wanted.replay { run.session.map(|_| accept::own_session(run.id)) } else { run.session },
         labels: run.labels,
         after: Vec::new(),
         after_policy: run.after_policy,
@@ -212,11 +211,6 @@ async fn on_rerun(
     let origin = origin(&namespace, &headers)?;
     let prepared = accept::prepare_known(&door, &origin, again, &resolved, recordings);
     one(&namespace, accept::submit(&door, "http", prepared).await?)
-}
-
-/// The repository at the commit that the recorded run had: its changes are made again on those files.
-fn pinned(repo: Option<RepoSpec>, commit: Option<String>) -> Option<RepoSpec> {
-    repo.map(|repo| RepoSpec { reference: commit.or(repo.reference), ..repo })
 }
 
 impl From<Unprepared> for Refusal {

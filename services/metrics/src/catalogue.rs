@@ -67,6 +67,18 @@ pub(crate) static COST: Metric =
     metric("hopyard_cost_usd_total", "Money spent by ended runs in US dollars, where all prices are known.", &["workflow"], Kind::Micros);
 pub(crate) static COST_UNKNOWN: Metric =
     metric("hopyard_cost_unknown_runs_total", "Ended runs whose cost is not known because a price is not.", &["workflow"], Kind::Counter);
+pub(crate) static REPOSITORY_TOKENS: Metric = metric(
+    "hopyard_repository_tokens_total",
+    "Tokens used by ended runs on a repository that asked models.",
+    &["kind", "repository"],
+    Kind::Counter,
+);
+pub(crate) static REPOSITORY_COST: Metric = metric(
+    "hopyard_repository_cost_usd_total",
+    "Money spent by ended runs on a repository in US dollars, where all prices are known.",
+    &["repository"],
+    Kind::Micros,
+);
 pub(crate) static LABEL_OVERFLOW: Metric = metric(
     "hopyard_metric_label_overflow_total",
     "Values counted under `__other__` because a label had too many values.",
@@ -75,7 +87,7 @@ pub(crate) static LABEL_OVERFLOW: Metric = metric(
 );
 
 /// Metrics that are counted from events.
-pub(crate) static COUNTED: [&Metric; 12] = [
+pub(crate) static COUNTED: [&Metric; 14] = [
     &RUNS_ACCEPTED,
     &RUNS_FINISHED,
     &STEPS_FINISHED,
@@ -87,6 +99,8 @@ pub(crate) static COUNTED: [&Metric; 12] = [
     &TOKENS,
     &COST,
     &COST_UNKNOWN,
+    &REPOSITORY_TOKENS,
+    &REPOSITORY_COST,
     &LABEL_OVERFLOW,
 ];
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::catalogue::{
-    ATTEMPT_DURATION, ATTEMPTS_FINISHED, COST, COST_UNKNOWN, LABEL_OVERFLOW, RUN_DURATION, RUN_QUEUE_DURATION, RUNS_ACCEPTED,
-    RUNS_FINISHED, STEP_RETRIES, STEPS_FINISHED, TOKENS,
+    ATTEMPT_DURATION, ATTEMPTS_FINISHED, COST, COST_UNKNOWN, LABEL_OVERFLOW, REPOSITORY_COST, REPOSITORY_TOKENS, RUN_DURATION,
+    RUN_QUEUE_DURATION, RUNS_ACCEPTED, RUNS_FINISHED, STEP_RETRIES, STEPS_FINISHED, TOKENS,
 };
 use crate::seen::{self, Seen};
 use crate::series::{Row, Series, Shown};
@@ -150,14 +150,21 @@ fn finished(series: &mut Series, event: &Event) {
     }
     let usage = event.data.get("usage").and_then(|usage| serde_json::from_value::<Usage>(usage.clone()).ok());
     let Some(usage) = usage else { return };
-    let tokens = usage.tokens;
-    for (kind, count) in
-        [("input", tokens.input), ("output", tokens.output), ("cache_read", tokens.cache_read), ("cache_write", tokens.cache_write)]
-    {
+    let repository = text(event, "repo");
+    let of_repository = !repository.is_empty();
+    for (kind, count) in usage.tokens.by_kind() {
         series.add(&TOKENS, &[kind, workflow], count);
+        if of_repository && count > 0 {
+            series.add(&REPOSITORY_TOKENS, &[kind, repository], count);
+        }
     }
     match usage.cost_microusd {
-        Some(micros) => series.add(&COST, &[workflow], micros),
+        Some(micros) => {
+            series.add(&COST, &[workflow], micros);
+            if of_repository && micros > 0 {
+                series.add(&REPOSITORY_COST, &[repository], micros);
+            }
+        }
         None => series.add(&COST_UNKNOWN, &[workflow], 1),
     }
 }

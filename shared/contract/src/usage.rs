@@ -20,6 +20,13 @@ pub struct Tokens {
     pub cache_write: u64,
 }
 
+impl Tokens {
+    /// Each kind by the word that metrics have for it.
+    pub fn by_kind(&self) -> [(&'static str, u64); 4] {
+        [("input", self.input), ("output", self.output), ("cache_read", self.cache_read), ("cache_write", self.cache_write)]
+    }
+}
+
 /// Usage of an attempt, a step or a run; sums are plain additions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::purse::Empty;
 use super::route::Route;
 use super::{Session, purse, refusal};
+use crate::instruments::{self, OpenCall};
 use crate::limit::Limit;
 use crate::wire::{Meter, Wire, chat, limit};
 
@@ -68,6 +69,7 @@ pub(super) async fn call(session: Arc<Session>, route: Route, request: Request) 
         Err(limit) => return limited(&session, route.wire, limit),
     };
     let began = BootInstant::now();
+    let open = route.metered.then(|| OpenCall::begin(&session.provider.name));
     let record = CallRecord {
         at: Utc::now(),
         provider: session.provider.name.clone(),
@@ -111,7 +113,8 @@ pub(super) async fn call(session: Arc<Session>, route: Route, request: Request) 
     let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let meter = Meter::new(route.wire, kind);
     let record = CallRecord { status: Some(status.as_u16()), first_byte_ms: Some(millis(began.elapsed())), ..record };
-    let metering = route.metered.then(|| Metering { session: session.clone(), meter: Some(meter), record: Some(record), began });
+    let metering =
+        route.metered.then(|| Metering { session: session.clone(), meter: Some(meter), record: Some(record), began, _open: open });
     if limit::is_later(status) {
         return refused(&session, route.wire, answer, metering, response).await;
     }
@@ -167,6 +170,7 @@ struct Metering {
     meter: Option<Meter>,
     record: Option<CallRecord>,
     began: BootInstant,
+    _open: Option<OpenCall>,
 }
 
 impl Metering {
@@ -202,7 +206,13 @@ impl Drop for Metering {
 }
 
 fn settle(session: &Session, record: CallRecord) {
+    let provider = record.provider.as_str();
+    let status = record.status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+    instruments::model_calls().with_label_values(&[provider, &status]).inc();
     if let Some(tokens) = record.tokens {
+        for (kind, count) in tokens.by_kind() {
+            instruments::model_tokens().with_label_values(&[provider, kind]).inc_by(count);
+        }
         session.provider.used(tokens.input.saturating_add(tokens.output));
     }
     if let Err(error) = session.ledger.add(&record) {

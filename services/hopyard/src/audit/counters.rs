@@ -39,9 +39,7 @@ impl Counts {
         }
         self.count("hopyard_runs_finished_total", Some(("status", run.status.as_str())), 1);
         let tokens = run.usage.tokens;
-        for (kind, tokens) in
-            [("input", tokens.input), ("output", tokens.output), ("cache_read", tokens.cache_read), ("cache_write", tokens.cache_write)]
-        {
+        for (kind, tokens) in tokens.by_kind() {
             self.count("hopyard_tokens_total", Some(("kind", kind)), tokens);
         }
         match run.usage.cost_microusd {

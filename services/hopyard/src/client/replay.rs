@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use hopyard_contract::RunId;
+use hopyard_contract::plan::WorkspaceMode;
+use hopyard_contract::status::StepKind;
 use hopyard_contract::view::{RunView, StepView};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
@@ -72,7 +74,11 @@ fn submission(recorded: &RunView, file: &PathBuf) -> Result<Value> {
     let known = |name: &String| definition.plan.inputs.contains_key(name);
     let inputs: serde_json::Map<String, Value> =
         recorded.inputs.iter().filter(|(name, _)| known(name)).map(|(k, v)| (k.clone(), v.clone())).collect();
-    let mut body = json!({ "v": 1, "definition": text, "inputs": inputs, "rerun_of": recorded.id, "replay": true, "pool": recorded.pool, "session": recorded.session });
+    let mut body = json!({ "v": 1, "definition": text, "inputs": inputs, "rerun_of": recorded.id, "replay": true, "pool": recorded.pool });
+    if definition.plan.workspace.mode == WorkspaceMode::Persistent {
+        // That of the recorded run goes on as it is.
+        body["session"] = format!("replay-{}", recorded.id).into();
+    }
     if let Some(repo) = &recorded.repo {
         body["repo"] = json!({ "url": repo.url, "ref": repo.commit.as_ref().or(repo.reference.as_ref()) });
     }
@@ -80,10 +86,10 @@ fn submission(recorded: &RunView, file: &PathBuf) -> Result<Value> {
     Ok(Value::Object(body.collect()))
 }
 
-/// Steps that both runs have.
+/// Steps that both runs have and that a replay does not leave out, as it does with deliveries.
 fn steps<'a>(one: &'a RunView, other: &'a RunView) -> impl Iterator<Item = (&'a StepView, &'a StepView)> {
     let find = |id: &str| other.steps.iter().flatten().find(|step| step.id.as_str() == id);
-    one.steps.iter().flatten().filter_map(move |step| Some((step, find(step.id.as_str())?)))
+    one.steps.iter().flatten().filter(|step| step.kind != StepKind::Deliver).filter_map(move |step| Some((step, find(step.id.as_str())?)))
 }
 
 /// The record of the agent of a step's last attempt.

@@ -1,6 +1,7 @@
 //! Replays: what was recorded of a run that has ended, for one that plays it.
 
 use hopyard_contract::message::{Recordings, recordings};
+use hopyard_contract::repository::RepoSpec;
 use hopyard_contract::run::RunState;
 use hopyard_contract::{FieldError, Name, RunId};
 
@@ -31,4 +32,14 @@ pub fn recorded(state: &RunState) -> Result<Recordings, Vec<FieldError>> {
         return refuse("nothing_recorded", format!("no step of the run {} asked a model, so that there is nothing to play", state.run.id));
     }
     Ok(recorded)
+}
+
+/// The repository at the commit that the recorded run had: its changes are made again on those files.
+pub fn pinned(repo: Option<RepoSpec>, commit: Option<String>) -> Option<RepoSpec> {
+    repo.map(|repo| RepoSpec { reference: commit.or(repo.reference), ..repo })
+}
+
+/// The session of a replay: that of the recorded run goes on as it is.
+pub fn own_session(recorded: RunId) -> Name {
+    format!("replay-{recorded}").parse().expect("a word and an id make a name")
 }

@@ -106,3 +106,11 @@ fn what_was_not_recorded_is_not_asked() {
     assert_eq!((world.step_status("fix"), world.step("fix").failure_code), (StepStatus::Failed, Some(FailureCode::PlanError)));
     assert_eq!(world.status(), RunStatus::Failed);
 }
+
+#[test]
+fn a_replay_delivers_nothing() {
+    let mut world =
+        played(Recordings::new(), json!({"steps": [{"id": "first"}, {"id": "deliver", "needs": ["first"], "deliver": {"push": true}}]}));
+    world.complete("first");
+    assert_eq!((world.status(), world.step_status("deliver")), (RunStatus::Completed, StepStatus::Skipped));
+}

@@ -142,7 +142,7 @@ impl World {
         plan["v"] = json!(1);
         plan["name"] = json!("w");
         for step in plan["steps"].as_array_mut().expect("steps") {
-            if ["agent", "approval", "best_of"].iter().all(|work| step.get(work).is_none()) {
+            if ["agent", "approval", "best_of", "deliver"].iter().all(|work| step.get(work).is_none()) {
                 step["shell"] = json!("true");
             }
         }
