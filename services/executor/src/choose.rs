@@ -2,8 +2,6 @@
 //!
 //! Who has won is decided by the scheduler, and no code of a step runs here.
 
-use std::collections::BTreeMap;
-
 use hopyard_contract::message::{Grant, Outcome};
 use hopyard_contract::plan::BestOfSpec;
 use hopyard_contract::status::FailureCode;
@@ -26,5 +24,5 @@ pub(crate) async fn take_over(
     let taken = ready.take_over(grant, &chosen.work, &executor.blobs).await;
     taken.map_err(|error| failed(FailureCode::WorkspaceError, format!("{error:#}")))?;
     let known = [("winner", Some(chosen.name.to_string())), ("commit", Some(chosen.work.commit.clone())), ("score", chosen.score.clone())];
-    Ok(known.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect::<BTreeMap<_, _>>())
+    Ok(known.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
 }

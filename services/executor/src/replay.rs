@@ -1,9 +1,8 @@
 //! Replays: a step plays what was recorded of another one. What it wrote is written again, what it changed is changed again, and no
 //! model is asked.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use hopyard_blobs::Digest;
@@ -64,7 +63,7 @@ pub(crate) fn complete(finished: &mut Finished, replay: &Replay) {
         finished.outcome = failure.as_ref().map_or(Outcome::Completed, |failure| failed(failure.code, failure.message.clone()));
     }
     if finished.outcome == Outcome::Completed {
-        finished.outputs = outputs.iter().map(|(key, value)| (key.clone(), value.clone())).collect::<BTreeMap<_, _>>();
+        finished.outputs = outputs.clone();
     }
 }
 
@@ -72,7 +71,7 @@ pub(crate) fn complete(finished: &mut Finished, replay: &Replay) {
 ///
 /// # Errors
 /// When it is no log.
-pub fn replay_main(log: &PathBuf) -> Result<()> {
+pub fn replay_main(log: &Path) -> Result<()> {
     let open = std::fs::File::open(log).with_context(|| format!("{} cannot be read", log.display()))?;
     let mut input = zstd::Decoder::new(open)?;
     let (mut decoder, mut buffer) = (Decoder::default(), vec![0; 64 * 1024]);

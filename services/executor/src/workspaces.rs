@@ -259,7 +259,7 @@ impl Ready {
         let mut state = self.shared.state.lock().await;
         let git = state.as_mut().and_then(|opened| opened.git.as_mut());
         let git = git.context("the run has no repository, so that there is no work that could be taken over")?;
-        let commit = restore_commit(&git.workspace.mirror().clone(), work, &self.path, blobs).await?;
+        let commit = restore_commit(git.workspace.mirror(), work, &self.path, blobs).await?;
         keep_and_reset(git, grant, &commit).await?;
         write_record(&self.path, &git.record).await
     }

@@ -16,7 +16,7 @@ use crate::problem::Refusal;
 use batch::Unanswered;
 
 pub use prepare::{Prepared, Unprepared, prepare, prepare_known};
-pub use replay::{own_session, pinned, recorded};
+pub use replay::{pinned, recorded};
 
 pub mod batch;
 pub mod definition;

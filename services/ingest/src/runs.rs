@@ -198,7 +198,7 @@ async fn on_rerun(
         idempotency_key: wanted.idempotency_key,
         priority: run.priority,
         pool: Some(run.pool),
-        session: if wanted.replay { run.session.map(|_| accept::own_session(run.id)) } else { run.session },
+        session: run.session.filter(|_| !wanted.replay),
         labels: run.labels,
         after: Vec::new(),
         after_policy: run.after_policy,

@@ -372,11 +372,14 @@ impl Run {
         match &self.restore {
             // Nothing changed since: the earlier run's bundle holds the commit.
             Some(earlier) if result.bundle.is_none() && earlier.commit == result.head => Some(earlier.clone()),
-            earlier => {
-                let origin = earlier.as_ref().and_then(|r| r.origin.clone()).or_else(|| self.commit.clone());
-                Some(Restore { commit: result.head.clone(), bundle: result.bundle.clone(), origin })
-            }
+            _ => Some(self.restore_of(result)),
         }
+    }
+
+    /// Kept work, for a workspace elsewhere: its bundle builds on the commit of the repository that the run, or its session, began with.
+    pub fn restore_of(&self, work: &GitResult) -> Restore {
+        let origin = self.restore.as_ref().and_then(|earlier| earlier.origin.clone()).or_else(|| self.commit.clone());
+        Restore { commit: work.head.clone(), bundle: work.bundle.clone(), origin }
     }
 }
 

@@ -121,7 +121,7 @@ async fn latency(api: &Api, args: &LatencyArgs, bench: &str, repo: Option<&RepoS
         values.sort_by(f64::total_cmp);
         let (p50, p99) = (percentile(&values, 50), percentile(&values, 99));
         for (name, value) in [("p50", p50), ("p99", p99)] {
-            output::data(&line(bench, &format!("{metric}_{name}"), value).to_string());
+            output::data(&line(bench, &format!("{metric}_{name}"), value, None).to_string());
         }
         rows.push(vec![format!("{bench} {metric}"), format!("{p50:.1} ms"), format!("{p99:.1} ms"), values.len().to_string()]);
     }
@@ -129,9 +129,11 @@ async fn latency(api: &Api, args: &LatencyArgs, bench: &str, repo: Option<&RepoS
     Ok(())
 }
 
-/// One figure; `limit` and `ratio` are null because this bench sets none.
-fn line(bench: &str, metric: &str, value: f64) -> Value {
-    json!({"bench": bench, "metric": metric, "value": (value * 1000.0).round() / 1000.0, "unit": "ms", "limit": null, "ratio": null})
+/// One figure in ms, and what it stands beside, if it is measured against something.
+fn line(bench: &str, metric: &str, value: f64, limit: Option<f64>) -> Value {
+    let round = |value: f64| (value * 1000.0).round() / 1000.0;
+    let ratio = limit.map(|limit| round(value / limit));
+    json!({"bench": bench, "metric": metric, "value": round(value), "unit": "ms", "limit": limit.map(round), "ratio": ratio})
 }
 
 fn submission(repo: Option<&RepoSpec>) -> Value {
@@ -147,33 +149,42 @@ fn submission(repo: Option<&RepoSpec>) -> Value {
     body
 }
 
-async fn one(api: &Api, body: &Value) -> Result<Sample> {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+/// A run that completed, and how long after its submission it was accepted and its end was seen.
+struct Completed {
+    view: RunView,
+    accepted: Duration,
+    seen: Duration,
+}
+
+/// Submits a run and follows it to its end.
+async fn completed(api: &Api, body: &Value) -> Result<Completed> {
     let start = Instant::now();
     let answer = api.post("/runs", body, HeaderMap::new()).await?;
     let accepted = start.elapsed();
     let run: RunId = output::field(&answer, "/run_id").parse().context("the server's answer names no run")?;
-    let mut completed = None;
+    let mut seen = None;
     let view = follow(api, run, Want { logs: false }, |item| {
         if let super::follow::Item::Event(event) = item
             && event.kind.is_final()
         {
-            completed.get_or_insert_with(|| start.elapsed());
+            seen.get_or_insert_with(|| start.elapsed());
         }
     })
     .await?;
     if view.status != RunStatus::Completed {
         bail!("run {run} ended {}: {}", view.status, view.error.map(|e| e.message).unwrap_or_default());
     }
-    let at = first_instruction(&view).with_context(|| format!("run {run} did not say when its step began"))?;
+    Ok(Completed { view, accepted, seen: seen.unwrap_or_else(|| start.elapsed()) })
+}
+
+async fn one(api: &Api, body: &Value) -> Result<Sample> {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+    let Completed { view, accepted, seen } = completed(api, body).await?;
+    let at = first_instruction(&view).with_context(|| format!("run {} did not say when its step began", view.id))?;
     let millis = |d: Duration| d.as_secs_f64() * 1000.0;
     let first =
         at.checked_sub(wall).context("the step began before its submission: the server runs on another machine, or the clock was set")?;
-    Ok(Sample {
-        accepted: millis(accepted),
-        first_instruction: millis(first),
-        completed: millis(completed.unwrap_or_else(|| start.elapsed())),
-    })
+    Ok(Sample { accepted: millis(accepted), first_instruction: millis(first), completed: millis(seen) })
 }
 
 fn first_instruction(run: &RunView) -> Option<Duration> {
@@ -212,7 +223,7 @@ mod tests {
         assert_eq!((percentile(&values, 50), percentile(&values, 99)), (100.0, 198.0));
         assert_eq!((percentile(&[7.0], 50), percentile(&[7.0], 99)), (7.0, 7.0));
         assert_eq!(
-            line("latency", "x_p50", 1.23456).to_string(),
+            line("latency", "x_p50", 1.23456, None).to_string(),
             r#"{"bench":"latency","limit":null,"metric":"x_p50","ratio":null,"unit":"ms","value":1.235}"#
         );
     }

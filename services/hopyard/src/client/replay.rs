@@ -1,12 +1,11 @@
 //! `hopyard runs replay`: a run again with the recorded words and changes of its agents, and what has become different.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use hopyard_contract::RunId;
-use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::status::StepKind;
 use hopyard_contract::view::{RunView, StepView};
 use reqwest::header::HeaderMap;
@@ -66,7 +65,7 @@ pub(super) async fn run(api: &Api, format: Format, args: &ReplayArgs) -> Result<
 }
 
 /// The recorded run in another definition: the same inputs, on the same commit.
-fn submission(recorded: &RunView, file: &PathBuf) -> Result<Value> {
+fn submission(recorded: &RunView, file: &Path) -> Result<Value> {
     let text =
         std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("the definition {} cannot be read: {e}", file.display())))?;
     // Checked here for the sake of file and line; the server checks again.
@@ -75,10 +74,6 @@ fn submission(recorded: &RunView, file: &PathBuf) -> Result<Value> {
     let inputs: serde_json::Map<String, Value> =
         recorded.inputs.iter().filter(|(name, _)| known(name)).map(|(k, v)| (k.clone(), v.clone())).collect();
     let mut body = json!({ "v": 1, "definition": text, "inputs": inputs, "rerun_of": recorded.id, "replay": true, "pool": recorded.pool });
-    if definition.plan.workspace.mode == WorkspaceMode::Persistent {
-        // That of the recorded run goes on as it is.
-        body["session"] = format!("replay-{}", recorded.id).into();
-    }
     if let Some(repo) = &recorded.repo {
         body["repo"] = json!({ "url": repo.url, "ref": repo.commit.as_ref().or(repo.reference.as_ref()) });
     }

@@ -39,7 +39,7 @@ pub fn pinned(repo: Option<RepoSpec>, commit: Option<String>) -> Option<RepoSpec
     repo.map(|repo| RepoSpec { reference: commit.or(repo.reference), ..repo })
 }
 
-/// The session of a replay: that of the recorded run goes on as it is.
-pub fn own_session(recorded: RunId) -> Name {
+/// The session of a replay.
+pub(super) fn own_session(recorded: RunId) -> Name {
     format!("replay-{recorded}").parse().expect("a word and an id make a name")
 }

@@ -1,11 +1,10 @@
 //! The choice among variants that were tried at once.
 
+use hopyard_contract::Name;
 use hopyard_contract::event::EventType;
-use hopyard_contract::message::Restore;
-use hopyard_contract::plan::{BestOfSpec, Chosen};
-use hopyard_contract::run::{GitResult, RunState};
+use hopyard_contract::plan::{BestOfSpec, Chosen, Standing};
+use hopyard_contract::run::RunState;
 use hopyard_contract::status::{FailureCode, PendingReason, StepStatus};
-use hopyard_contract::{Name, plan::Standing};
 use serde_json::json;
 
 use super::Change;
@@ -40,11 +39,6 @@ fn why_not(standing: &Standing<'_>) -> String {
 pub(super) fn chosen(state: &RunState, of: &Name, spec: &BestOfSpec) -> Option<Chosen> {
     let standings = spec.standings(of, state);
     let winner = spec.winner(&standings)?;
-    let work = restored(state, winner.agent.result.as_ref()?);
+    let work = state.run.restore_of(winner.agent.result.as_ref()?);
     Some(Chosen { name: winner.name.clone(), work, score: winner.score.map(str::to_owned) })
-}
-
-/// The work of a variant, for another workspace.
-pub(super) fn restored(state: &RunState, result: &GitResult) -> Restore {
-    Restore { commit: result.head.clone(), bundle: result.bundle.clone(), origin: state.run.commit.clone() }
 }

@@ -9,7 +9,7 @@ use hopyard_contract::run::{Attempt, RunState, StepState};
 use hopyard_contract::status::AttemptStatus;
 use hopyard_contract::{AttemptId, template};
 
-use super::choose::{chosen, restored};
+use super::choose::chosen;
 use super::scope::View;
 use super::{Purse, budget};
 
@@ -47,7 +47,7 @@ pub(crate) fn grant(state: &RunState, step: &str, n: u32, length: Span, purse: O
         restore: match (variant, attempt.generation) {
             _ if !first_of_generation => None,
             // A variant starts from what the run has so far, or goes on with what its agent left.
-            (Some(_), _) => kept.map(|result| restored(state, result)).or_else(|| run.kept_work()),
+            (Some(_), _) => kept.map(|result| run.restore_of(result)).or_else(|| run.kept_work()),
             (None, 0 | 1) => run.restore.clone(),
             (None, _) => run.kept_work(),
         },

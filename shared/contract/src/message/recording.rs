@@ -87,13 +87,12 @@ fn of_step(state: &RunState, step: &StepState) -> Vec<Recording> {
 
 fn recording(state: &RunState, step: &StepState, attempt: &Attempt, log: BlobRef, changes: Vec<String>) -> Recording {
     // The bundle of the run's, or the variant's, last work holds every commit on the way to it.
-    let bundle = step.result.as_ref().or(state.run.result.as_ref()).and_then(|work| work.bundle.clone());
-    let origin = state.run.restore.as_ref().and_then(|restore| restore.origin.clone()).or_else(|| state.run.commit.clone());
+    let work = step.result.as_ref().or(state.run.result.as_ref()).map(|work| state.run.restore_of(work));
     let completed = attempt.status == AttemptStatus::Completed;
     Recording {
         attempt: AttemptId { run: state.run.id, step: step.id.clone(), n: attempt.n },
         log,
-        work: changes.last().map(|commit| Restore { commit: commit.clone(), bundle, origin }),
+        work: work.zip(changes.last()).map(|(work, commit)| Restore { commit: commit.clone(), ..work }),
         changes,
         exit_code: attempt.exit_code,
         failure: attempt.failure_code.map(|code| RecordedFailure { code, message: attempt.error.clone().unwrap_or_default() }),

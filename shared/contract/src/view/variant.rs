@@ -25,7 +25,7 @@ pub struct VariantView {
     /// Its score, as its check wrote it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub score: Option<String>,
-    /// What its agent and its check used.
+    /// What its agent and its check used; in a replay, what they had used when they were recorded.
     pub usage: Usage,
     /// Its work: commit, branch and changed files.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -5,17 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
-use hopyard_contract::RunId;
-use hopyard_contract::status::RunStatus;
 use nix::sys::signal::Signal;
-use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Child;
 
-use super::{WARM_UP, percentile};
-use crate::client::follow::{Want, follow};
+use super::{Completed, WARM_UP, completed, line, percentile};
 use crate::client::{Api, output};
 use crate::dev::private::PrivateStack;
 use crate::servers::{Launch, Spawner, Streams, end};
@@ -71,7 +67,7 @@ async fn measure(api: &Api, url: &str, args: &AgentsArgs, dir: &Path) -> Result<
     let program = own_program()?;
     let command: Vec<&str> = std::iter::once(program.as_str()).chain(words).collect();
     let step = json!({"cli": "generic", "prompt": "x", "command": command, "model": format!("bench/{MODEL}")});
-    let (run, _) = one(api, &step).await?;
+    let run = one(api, &step).await?.view.id;
     let log = api.bytes(&format!("/runs/{run}/steps/agent/attempts/1/logs"), &[("stream", "stdout".to_owned())]).await?.1;
     let through = calls_of(&log)?;
     report("call", "direct", "gateway", &direct, &through);
@@ -86,7 +82,7 @@ async fn measure(api: &Api, url: &str, args: &AgentsArgs, dir: &Path) -> Result<
         let start = Instant::now();
         program_says(&bare_words, &[], dir).await?;
         let took = start.elapsed();
-        let (_, step_took) = one(api, &step).await?;
+        let step_took = one(api, &step).await?.seen;
         if n >= WARM_UP {
             bare.push(took.as_secs_f64() * 1000.0);
             as_step.push(step_took.as_secs_f64() * 1000.0);
@@ -102,8 +98,8 @@ fn report(what: &str, limit: &str, way: &str, base: &[f64], ours: &[f64]) {
     for percent in [50, 99] {
         let (base, ours) = (percentile(base, percent), percentile(ours, percent));
         let metric = |way: &str| format!("{what}_{way}_p{percent}_ms");
-        output::data(&figure(&metric(limit), base, None).to_string());
-        output::data(&figure(&metric(way), ours, Some(base)).to_string());
+        output::data(&line("agents", &metric(limit), base, None).to_string());
+        output::data(&line("agents", &metric(way), ours, Some(base)).to_string());
         let cells = [
             format!("agents {what} p{percent}"),
             format!("{base:.2} ms"),
@@ -116,31 +112,11 @@ fn report(what: &str, limit: &str, way: &str, base: &[f64], ours: &[f64]) {
     output::progress(output::align(&rows).trim_end());
 }
 
-fn figure(metric: &str, value: f64, limit: Option<f64>) -> Value {
-    let round = |value: f64| (value * 1000.0).round() / 1000.0;
-    json!({"bench": "agents", "metric": metric, "value": round(value), "unit": "ms", "limit": limit.map(round), "ratio": limit.map(|limit| round(value / limit))})
-}
-
-/// A run of one agent step, from its submission to its end.
-async fn one(api: &Api, agent: &Value) -> Result<(RunId, Duration)> {
+/// A run of one agent step.
+async fn one(api: &Api, agent: &Value) -> Result<Completed> {
     let definition =
         json!({"version": 1, "name": "bench-agents", "workspace": {"mode": "none"}, "steps": [{"id": "agent", "agent": agent}]});
-    let start = Instant::now();
-    let answer = api.post("/runs", &json!({"v": 1, "definition": definition}), HeaderMap::new()).await?;
-    let run: RunId = output::field(&answer, "/run_id").parse().context("the server's answer names no run")?;
-    let mut took = None;
-    let view = follow(api, run, Want { logs: false }, |item| {
-        if let crate::client::follow::Item::Event(event) = item
-            && event.kind.is_final()
-        {
-            took.get_or_insert_with(|| start.elapsed());
-        }
-    })
-    .await?;
-    if view.status != RunStatus::Completed {
-        bail!("run {run} ended {}: {}", view.status, view.error.map(|e| e.message).unwrap_or_default());
-    }
-    Ok((run, took.unwrap_or_else(|| start.elapsed())))
+    completed(api, &json!({"v": 1, "definition": definition})).await
 }
 
 /// Times of calls in ms, sorted, without the first ones.
@@ -200,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_figure_is_told_against_its_limit() {
-        let line = figure("call_gateway_p50_ms", 3.0, Some(2.0)).to_string();
+        let line = line("agents", "call_gateway_p50_ms", 3.0, Some(2.0)).to_string();
         assert_eq!(line, r#"{"bench":"agents","limit":2.0,"metric":"call_gateway_p50_ms","ratio":1.5,"unit":"ms","value":3.0}"#);
     }
 }
