@@ -108,24 +108,34 @@ async fn a_replay_chooses_as_it_was_chosen() {
     harness.close().await;
 }
 
-/// Nothing is pushed a second time, and the session of the recorded run does not see the replay.
+/// Nothing is pushed a second time, and the session of the recorded runs neither sees a replay nor is in its way.
 #[tokio::test]
 async fn a_replay_leaves_repository_and_session_alone() {
     let mut harness = Harness::start(Setup::default()).await;
     let repo = harness.repo(&[&[("README.md", "x\n")]]);
-    let result = json!({ "branch": "done", "push": true });
-    let definition = json!({ "version": 1, "name": "test", "workspace": { "mode": "persistent" }, "result": result, "steps": [fake(&[json!({ "use": [write("a.txt", "one\n")] })])] });
-    let id = harness.submit(json!({ "definition": definition, "session": "s1", "repo": { "url": repo.display().to_string() } })).await;
-    let recorded = harness.wait_completed(&id).await;
+    let in_session = |step: Value, push: bool| {
+        let result = json!({ "branch": "done", "push": push });
+        let definition = json!({ "version": 1, "name": "test", "workspace": { "mode": "persistent" }, "result": result, "steps": [step] });
+        json!({ "definition": definition, "session": "s1", "repo": { "url": repo.display().to_string() } })
+    };
     let branch = || String::from_utf8(run("git", &["branch", "--list", "done"], &repo, &[]).stdout).unwrap();
-    assert_eq!(branch().trim(), "done");
-    run("git", &["branch", "-D", "done"], &repo, &[]);
-
-    let (code, told) = replay(&harness, &[&id]).await;
-    assert_eq!((code, &told["differences"]), (Some(0), &json!([])), "{told:#}");
-    let state = harness.wait_completed(told["run_id"].as_str().unwrap()).await;
-    assert_eq!((&state["session"], &step_of(&state, "deliver")["status"]), (&json!(format!("replay-{id}")), &json!("skipped")));
-    assert_eq!((&state["result"]["files"], branch().trim()), (&recorded["result"]["files"], ""));
+    for file in ["a.txt", "b.txt"] {
+        let id = harness.submit(in_session(fake(&[json!({ "use": [write(file, "one\n")] })]), true)).await;
+        let recorded = harness.wait_completed(&id).await;
+        assert_eq!(branch().trim(), "done");
+        run("git", &["branch", "-D", "done"], &repo, &[]);
+        // Again and again: no replay finds what another one has left.
+        for _ in 0..2 {
+            let (code, told) = replay(&harness, &[&id]).await;
+            assert_eq!((code, &told["differences"]), (Some(0), &json!([])), "{told:#}");
+            let state = harness.wait_completed(told["run_id"].as_str().unwrap()).await;
+            assert_eq!((&state["session"], &step_of(&state, "deliver")["status"]), (&Value::Null, &json!("skipped")));
+            assert_eq!((&state["result"]["files"], branch().trim()), (&recorded["result"]["files"], ""));
+        }
+    }
+    let look = harness.submit(in_session(json!({ "id": "look", "shell": "ls" }), false)).await;
+    harness.wait_completed(&look).await;
+    assert_eq!(harness.stdout(&look, "look").await, "README.md\na.txt\nb.txt\n");
     harness.close().await;
 }
 

@@ -196,8 +196,8 @@ impl Prepared {
         request.idempotency_key = key;
         let mut errors = Vec::new();
         match (resolved.plan.workspace.mode, &request.session) {
-            // That of the recorded run goes on as it is.
-            (WorkspaceMode::Persistent, None) if request.replay => request.session = request.rerun_of.map(replay::own_session),
+            // A replay without one leaves that of the recorded run as it is, and keeps nothing.
+            (WorkspaceMode::Persistent, None) if request.replay => {}
             (WorkspaceMode::Persistent, None) => {
                 errors.push(FieldError::new(
                     "required",

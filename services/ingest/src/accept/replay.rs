@@ -38,8 +38,3 @@ pub fn recorded(state: &RunState) -> Result<Recordings, Vec<FieldError>> {
 pub fn pinned(repo: Option<RepoSpec>, commit: Option<String>) -> Option<RepoSpec> {
     repo.map(|repo| RepoSpec { reference: commit.or(repo.reference), ..repo })
 }
-
-/// The session of a replay.
-pub(super) fn own_session(recorded: RunId) -> Name {
-    format!("replay-{recorded}").parse().expect("a word and an id make a name")
-}
