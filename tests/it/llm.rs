@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::api::{step_of, steps};
+use crate::harness::api::{on_repo, step_of, steps};
 use crate::harness::programs::run;
 use crate::harness::provider::Provider;
 use crate::harness::{Harness, Setup};
@@ -169,5 +169,147 @@ async fn a_public_list_of_prices_can_be_used() {
     assert_eq!(harness.wait_completed(&id).await["usage"]["cost_microusd"], 2800);
     let nothing = run(env!("CARGO_BIN_EXE_hopyard"), &["providers", "prices", "list.json", "--model", "gpt"], provider.dir(), &[]);
     assert_eq!(nothing.status.code(), Some(2));
+    harness.close().await;
+}
+
+/// A tool that the model uses.
+fn uses(name: &str, input: Value) -> Value {
+    json!({ "name": name, "input": input })
+}
+
+fn tooled(tools: Value, more: Value) -> Value {
+    let mut llm = json!({ "model": "a/claude-sonnet-4-5", "prompt": "Mend it.", "tools": tools });
+    llm.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({ "id": "mend", "llm": llm })
+}
+
+/// Covers U13: a model reads, looks for and changes files and runs what it may, each use is told to it and in the record, and on
+/// every wire the run hands back what it made.
+#[tokio::test]
+async fn a_model_works_with_the_tools_that_its_step_lends_it() {
+    let provider = Provider::start(&[
+        json!({ "text": "I look.", "use": [
+            uses("readfile", json!({ "path": "src/beer.txt" })),
+            uses("glob", json!({ "pattern": "*.txt" })),
+            uses("grep", json!({ "pattern": "h[oi]ps" })),
+        ] }),
+        json!({ "use": [
+            uses("writefile", json!({ "path": "src/beer.txt", "text": "hops\nmalt\n" })),
+            uses("shell", json!({ "command": ["wc", "-l", "src/beer.txt"] })),
+            uses("shell", json!({ "command": ["sh", "-c", "touch escaped"] })),
+            uses("readfile", json!({ "path": "../../../etc/passwd" })),
+            uses("bash", json!({})),
+        ] }),
+        json!({ "text": "{\"done\": true}" }),
+    ]);
+    let mut harness = stack(&provider).await;
+    let repo = harness.repo(&[&[("src/beer.txt", "hips\n"), ("other.txt", "water\n")]]);
+    let tools = json!(["readfile", "writefile", "glob", "grep", "shell(wc, true)"]);
+    let schema = json!({ "type": "object", "required": ["done"], "properties": { "done": { "type": "boolean" } } });
+    for (name, wire) in WIRES {
+        let before = provider.calls().len();
+        let step = tooled(tools.clone(), json!({ "model": format!("{name}/claude-sonnet-4-5"), "output": schema }));
+        let run = harness.submit(on_repo(&repo, json!([step]))).await;
+        let state = harness.wait_completed(&run).await;
+        let step = step_of(&state, "mend");
+        assert_eq!(
+            (&step["outputs"]["done"], &step["usage"]["turns"], &step["usage"]["tool_calls"]),
+            (&json!("true"), &json!(3), &json!(8)),
+            "{wire}"
+        );
+        assert_eq!(state["result"]["files"].as_array().map(Vec::len), Some(1), "{wire}: {:#}", state["result"]);
+        let used = record(&harness, &run, "mend").await["tools"].clone();
+        let marks: Vec<_> = used.as_array().unwrap().iter().map(|used| (used["name"].as_str().unwrap(), used["denied"] == true)).collect();
+        let expected = [
+            ("readfile", false),
+            ("glob", false),
+            ("grep", false),
+            ("writefile", false),
+            ("shell", false),
+            ("shell", true),
+            ("readfile", true),
+            ("bash", true),
+        ];
+        assert_eq!(marks, expected, "{wire}");
+        assert_eq!(used[4]["output"], "2 src/beer.txt\n", "{wire}");
+        // What the provider was told of each use.
+        let calls = provider.calls().split_off(before);
+        let told = |call: usize| calls[call]["results"].as_array().unwrap().iter().map(Value::to_string).collect::<Vec<_>>();
+        let (looked, changed) = (told(1), told(2));
+        assert!(
+            looked[0].contains("hips") && looked[1].contains("other.txt") && looked[2].contains("src/beer.txt:1:hips"),
+            "{wire}: {looked:?}"
+        );
+        assert!(changed[2].contains("may not run here") && changed[3].contains("not in the workspace"), "{wire}: {changed:?}");
+        let log = harness.log_so_far(&run, "mend").await;
+        assert!(log.contains("I look.") && log.contains("writefile {"), "{wire}: {log}");
+    }
+    harness.close().await;
+}
+
+/// Covers U13: a prompt file is a tool, asked with the arguments of the model and answered in the form that it promises.
+#[tokio::test]
+async fn a_prompt_file_is_a_tool() {
+    const REVIEW: &str = "---\ndescription: Reviews a text.\ninputs: {text: string}\noutputs: {verdict: string}\n---\nReview {{ text }}.\n";
+    let provider = Provider::start(&[
+        json!({ "use": [uses("review", json!({ "text": "hops" })), uses("review", json!({ "txt": 1 }))] }),
+        json!({ "text": "It is fine." }),
+        json!({ "asked": "Review", "text": "{\"verdict\": 1}" }),
+        json!({ "asked": "Review", "text": "{\"verdict\": \"fine\"}" }),
+    ]);
+    let mut harness = stack(&provider).await;
+    let repo = harness.repo(&[&[("prompts/review.prompt.md", REVIEW)]]);
+    let run = harness.submit(on_repo(&repo, json!([tooled(json!(["//prompts:review"]), json!({}))]))).await;
+    let state = harness.wait_final(&run).await;
+    let used = record(&harness, &run, "mend").await["tools"].clone();
+    assert_eq!(state["status"], "completed", "{state:#}");
+    assert_eq!(used[0]["output"], "{\"verdict\":\"fine\"}", "{used:#}");
+    let misfit = used[1]["output"].as_str().unwrap();
+    assert!(
+        used[1]["failed"] == true && misfit.contains("prompts/review.prompt.md") && misfit.contains("\"text\" is a required"),
+        "{misfit}"
+    );
+    assert_eq!(provider.calls()[1]["asked"].as_str().map(str::trim_end), Some("Review hops."));
+    assert_eq!((&step_of(&state, "mend")["outputs"]["text"], &state["usage"]["turns"]), (&json!("It is fine."), &json!(4)));
+    harness.close().await;
+}
+
+/// Covers B15 and U12: a model that never answers is stopped at its last turn; what it made is kept, and so is what it used.
+#[tokio::test]
+async fn a_model_without_turns_left_fails_with_its_work_kept() {
+    let again = json!({ "use": [uses("writefile", json!({ "path": "more.txt", "text": "x" }))] });
+    let provider = Provider::start(&vec![again; 9]);
+    let mut harness = stack(&provider).await;
+    let repo = harness.repo(&[&[("a.txt", "a")]]);
+    let mut request = on_repo(&repo, json!([tooled(json!(["writefile"]), json!({ "max_turns": 4 }))]));
+    for (budget, turns) in [(Value::Null, 4), (json!({ "turns": 2 }), 2)] {
+        if !budget.is_null() {
+            request["definition"]["budget"] = budget;
+        }
+        let run = harness.submit(request.clone()).await;
+        let state = harness.wait_final(&run).await;
+        assert_eq!((&state["failure_code"], &state["usage"]["turns"]), (&json!("max_turns"), &json!(turns)));
+        assert_eq!(state["usage"]["tool_calls"], turns, "{state:#}");
+        assert_eq!(state["result"]["files"].as_array().map(Vec::len), Some(1), "{:#}", state["result"]);
+    }
+    harness.close().await;
+}
+
+/// Covers U13 and U20: a tool that there is not is refused when the run is submitted, or by the file that asks for it.
+#[tokio::test]
+async fn a_tool_that_there_is_not_is_refused() {
+    let provider = Provider::start(&[]);
+    let mut harness = stack(&provider).await;
+    let answer = harness.http("POST", "/api/v1/runs", steps(json!([tooled(json!(["readfile", "websearch"]), json!({}))]))).await;
+    assert_eq!(answer.status, 422);
+    let error = &answer.json()["errors"][0];
+    assert_eq!((&error["code"], &error["pointer"]), (&json!("unknown_tool"), &json!("/definition/steps/0/llm/tools/1")), "{error:#}");
+    let repo = harness.repo(&[&[("p.prompt.md", "---\ntype: agent\ntools: [Bash]\n---\nhi\n")]]);
+    let step = json!({ "id": "mend", "llm": { "model": "a/m", "prompt_file": "p.prompt.md" } });
+    let run = harness.submit(on_repo(&repo, json!([step]))).await;
+    let state = harness.wait_final(&run).await;
+    let words = state["error"]["message"].as_str().unwrap();
+    assert!(words.contains("p.prompt.md") && words.contains("`Bash` is no tool of a model step"), "{words}");
+    assert_eq!(provider.calls().len(), 0);
     harness.close().await;
 }

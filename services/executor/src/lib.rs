@@ -27,6 +27,7 @@ mod recover;
 mod replay;
 mod reporter;
 mod settings;
+mod tool_use;
 mod wire;
 mod workspaces;
 

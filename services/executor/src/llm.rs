@@ -1,4 +1,4 @@
-//! Steps that are one question to a model.
+//! Steps that are one question to a model, which may use tools before it answers.
 //!
 //! The question is asked by a process of its own, under the same shim, lease and limits as any other step, through the
 //! metering gateway: so it is killed, held still, timed, logged and paid for as everything else is.
@@ -6,12 +6,13 @@
 mod ask;
 mod request;
 mod step;
+mod tools;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use hopyard_contract::Usage;
 use hopyard_contract::message::{Grant, Outcome};
 use hopyard_contract::plan::LlmSpec;
@@ -25,7 +26,10 @@ use crate::live::Attempt;
 use crate::metered::Metered;
 use crate::process::{ExitFacts, ExitKind, StepProcess};
 use crate::prompts;
+use crate::tool_use::ToolUse;
 use crate::wire::Wire;
+
+use self::tools::{PromptTool, Tool};
 
 pub use step::llm_main;
 
@@ -33,6 +37,10 @@ pub use step::llm_main;
 const COMMAND: &str = "llm-step";
 /// File of a spool directory with the answer.
 const ANSWER_FILE: &str = "answer.json";
+/// File of a spool directory with a line for every use of a tool.
+const TOOLS_FILE: &str = "tools.jsonl";
+/// Calls of a model unless anything else is said.
+const MAX_TURNS: u32 = 20;
 /// Longest text that becomes an output, in bytes: outputs travel with the run.
 const MAX_OUTPUT: usize = 32 * 1024;
 
@@ -48,8 +56,14 @@ struct Order {
     /// JSON Schema of the answer.
     output: Option<Value>,
     max_tokens: u32,
+    /// What the model may use.
+    tools: Vec<Tool>,
+    /// Most calls of models, of those that tools make too.
+    max_turns: u32,
     /// Where the answer goes.
     answer: PathBuf,
+    /// Where every use of a tool goes.
+    tools_log: PathBuf,
 }
 
 /// What the process found out.
@@ -74,6 +88,11 @@ enum Answer {
         errors: Vec<String>,
         /// How often the model was asked to mend it.
         repairs: u32,
+    },
+    /// There is none, as the model had no more turns.
+    OutOfTurns {
+        /// How often models were called.
+        turns: u32,
     },
     /// The provider refused, or could not be reached for too long.
     Refused {
@@ -104,6 +123,18 @@ pub(crate) async fn ready(
     let spec = prompts::of_llm(spec.clone(), workspace)?;
     let (provider, model) = executor.providers.of_model(&spec.model)?;
     let (wire, model) = (provider.wire, model.to_owned());
+    let tools = spec.tools.iter().flatten().map(|tool| {
+        let Some(path) = tool.prompt_file() else { return Ok(Tool::Own(tool.clone())) };
+        let prompt = prompts::of_tool(&path, workspace)?;
+        let named = prompt.model.as_deref().map(|model| executor.providers.of_model(model)).transpose()?;
+        let own_provider = named.as_ref().is_none_or(|(named, _)| named.name == provider.name);
+        ensure!(own_provider, "{path} asks a model of another provider than its step, which has one gateway to one provider");
+        let model = named.map_or_else(|| model.clone(), |(_, model)| model.to_owned());
+        let description = prompt.description.or(prompt.name).unwrap_or_else(|| tool.name().to_owned());
+        let (name, inputs, output) = (tool.name().to_owned(), prompt.inputs, prompt.outputs);
+        Ok(Tool::Prompt(PromptTool { name, path, description, inputs, output, model }))
+    });
+    let tools = tools.collect::<anyhow::Result<Vec<_>>>()?;
     let (metered, entry) = Metered::open(executor, live, dir, provider).await?;
     let order = Order {
         wire,
@@ -114,7 +145,10 @@ pub(crate) async fn ready(
         system: spec.system.clone(),
         output: spec.output.clone(),
         max_tokens: spec.max_tokens,
+        tools,
+        max_turns: spec.max_turns.unwrap_or(MAX_TURNS),
         answer: dir.join(ANSWER_FILE),
+        tools_log: dir.join(TOOLS_FILE),
     };
     let input = dir.join("question");
     write_private(&input, &serde_json::to_vec(&order)?, 0o600).await?;
@@ -148,7 +182,14 @@ impl Llm {
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        self.metered.usage()
+        Usage { tool_calls: self.tools().len() as u64, ..self.metered.usage() }
+    }
+
+    /// Every use of a tool so far.
+    fn tools(&self) -> Vec<ToolUse> {
+        let text = std::fs::read_to_string(self.dir.join(TOOLS_FILE)).unwrap_or_default();
+        // The last line may be one that is being written.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// The answer, if the process left one.
@@ -174,6 +215,10 @@ impl Llm {
                     format!("the answer does not fit its schema after {repairs} repairs: {words}; it is in the record"),
                 )
             }
+            Some(Answer::OutOfTurns { turns }) => failed(
+                FailureCode::MaxTurns,
+                format!("the model had no answer after {turns} turns; the uses of its tools are in the record"),
+            ),
             Some(Answer::Refused { words }) => failed(FailureCode::AgentError, words),
         }
     }
@@ -200,7 +245,7 @@ impl Llm {
     pub(crate) fn record(&self) -> anyhow::Result<Option<Vec<u8>>> {
         let calls = self.metered.calls()?;
         let record = json!({
-            "v": 1, "model": self.spec.model, "usage": self.usage(), "answer": self.answer(), "calls": calls,
+            "v": 1, "model": self.spec.model, "usage": self.usage(), "answer": self.answer(), "calls": calls, "tools": self.tools(),
         });
         Ok(Some(serde_json::to_vec(&record).context("the record of a question")?))
     }

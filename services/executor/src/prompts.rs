@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hopyard_contract::FieldError;
 use hopyard_contract::plan::{AgentSpec, LlmSpec, PromptFile};
 use hopyard_definition::{MAX_PROMPT, Prompt, parse_prompt};
+use serde_json::{Map, Value};
 
 /// A prompt file that is not there, is none, or does not fit what it gets.
 #[derive(Debug, thiserror::Error)]
@@ -39,12 +40,44 @@ pub(crate) fn of_llm(mut spec: LlmSpec, workspace: &Path) -> Result<LlmSpec, Pro
         spec.model = prompt.model.ok_or_else(|| PromptError(format!("neither the step nor {} names a model", file.path)))?;
     }
     spec.output = spec.output.or(prompt.outputs);
+    if spec.tools.is_none() {
+        let tools = prompt.tools.iter().map(|tool| tool.parse()).collect::<Result<_, _>>();
+        spec.tools = Some(tools.map_err(|words: String| PromptError(format!("{}: {words}", file.path)))?);
+    }
+    spec.max_turns = spec.max_turns.into_iter().chain(prompt.max_turns.and_then(|turns| turns.try_into().ok())).min();
     Ok(spec)
 }
 
+/// The prompt file that a model has as a tool.
+///
+/// # Errors
+/// [`PromptError`] with every problem at file and line.
+pub(crate) fn of_tool(path: &str, workspace: &Path) -> Result<Prompt, PromptError> {
+    let root = root_of(workspace)?;
+    let source = read(&root, path).ok_or_else(|| missing(path))?;
+    parse_prompt(&source, path).map_err(told)
+}
+
+/// What a prompt file that a model has as a tool says to these values.
+///
+/// # Errors
+/// As [`of_tool`], and where the values do not fit its inputs.
+pub(crate) fn render_tool(path: &str, workspace: &Path, values: &Map<String, Value>) -> Result<String, PromptError> {
+    let (prompt, root) = (of_tool(path, workspace)?, root_of(workspace)?);
+    prompt.render(values, Arc::new(move |path| read(&root, path))).map_err(told)
+}
+
+fn root_of(workspace: &Path) -> Result<PathBuf, PromptError> {
+    workspace.canonicalize().map_err(|error| PromptError(format!("{} cannot be read: {error}", workspace.display())))
+}
+
+fn missing(path: &str) -> PromptError {
+    PromptError(format!("there is no prompt file {path} in the workspace"))
+}
+
 fn render(file: &PromptFile, workspace: &Path) -> Result<(Prompt, String), PromptError> {
-    let root = workspace.canonicalize().map_err(|error| PromptError(format!("{} cannot be read: {error}", workspace.display())))?;
-    let source = read(&root, &file.path).ok_or_else(|| PromptError(format!("there is no prompt file {} in the workspace", file.path)))?;
+    let root = root_of(workspace)?;
+    let source = read(&root, &file.path).ok_or_else(|| missing(&file.path))?;
     let prompt = parse_prompt(&source, &file.path).map_err(told)?;
     let inputs = file.inputs.iter().filter(|(name, _)| prompt.has_input(name));
     let texts = inputs.chain(&file.with).map(|(name, text)| (name.as_str(), text.as_str()));

@@ -14,8 +14,10 @@ pub(crate) mod limit;
 mod responses;
 mod speech;
 mod sse;
+mod turn;
 
 pub(crate) use speech::Speech;
+pub(crate) use turn::{ANSWER, ToolCall, Turn};
 
 #[cfg(test)]
 mod tests;

@@ -15,12 +15,14 @@ mod approval;
 mod best_of;
 pub mod check;
 mod llm;
+mod llm_tool;
 mod prompt_file;
 
 pub use agent::{AGENT_MAP, AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
 pub use approval::ApprovalSpec;
 pub use best_of::{BestOfSpec, Chosen, Standing, VARIANTS, VariantSpec};
-pub use llm::{LlmSpec, MAX_ANSWER_TOKENS};
+pub use llm::{LlmSpec, MAX_ANSWER_TOKENS, MAX_LLM_TURNS};
+pub use llm_tool::LlmTool;
 pub use prompt_file::PromptFile;
 
 /// Version of the plan's shape that this build writes; older ones are upcast when they are read.

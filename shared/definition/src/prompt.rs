@@ -21,6 +21,7 @@ use hopyard_contract::problem::FieldError;
 use serde_json::{Map, Value};
 
 use crate::document::{self, Entry, Node};
+use crate::llm;
 use crate::reader::Reader;
 
 pub use render::Loader;
@@ -47,7 +48,7 @@ pub struct Prompt {
     pub model: Option<String>,
     /// Most turns of an agent, where its step says nothing.
     pub max_turns: Option<u64>,
-    /// Names of tools, for people.
+    /// Tools that a model step lends to its model, where it names none itself; for people in the prompt of an agent.
     pub tools: Vec<String>,
     /// JSON Schema of the object of its inputs.
     pub inputs: Value,
@@ -171,6 +172,11 @@ fn read_front(parts: &Parts<'_>, file: &str) -> Result<Prompt, Vec<FieldError>> 
         );
         prompt.max_turns = fields.get("max_turns").and_then(|node| reader.integer(node, "/max_turns", 1, 10_000));
         prompt.tools = fields.get("tools").map(|node| reader.texts(node, "/tools")).unwrap_or_default();
+        if prompt.kind.as_deref() == Some("llm")
+            && let Some(node) = fields.get("tools")
+        {
+            llm::tools(&mut reader, node, "/tools");
+        }
         if let Some(node) = fields.get("inputs") {
             prompt.inputs = types::read(&mut reader, node, "/inputs");
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use hopyard_contract::Name;
 use hopyard_contract::duration::Span;
-use hopyard_contract::plan::{AgentCli, Concurrency, GatewayUse, Permissions, ResultSpec, Retry, WorkspaceSpec};
+use hopyard_contract::plan::{AgentCli, Concurrency, GatewayUse, LlmTool, Permissions, ResultSpec, Retry, WorkspaceSpec};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
@@ -191,6 +191,12 @@ struct LlmStep {
     /// Most tokens of the answer; 4096 if absent.
     #[schemars(range(min = 1, max = 1_000_000))]
     max_tokens: Option<u32>,
+    /// What the model may use in the workspace before it answers; those of the prompt file if absent.
+    #[schemars(length(max = 32))]
+    tools: Option<Vec<LlmTool>>,
+    /// Most calls of the model; 20 if absent.
+    #[schemars(range(min = 1, max = 1000))]
+    max_turns: Option<u32>,
 }
 
 /// A coding agent at work.

@@ -7,7 +7,8 @@ use hopyard_contract::usage::Tokens;
 use serde::Serialize;
 
 use super::event::AgentEnd;
-use super::tally::{Tally, ToolUse};
+use super::tally::Tally;
+use crate::tool_use::ToolUse;
 
 /// What is kept of an attempt for good, as a JSON file beside its log.
 #[derive(Debug, Serialize)]

@@ -5,15 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use hopyard_contract::Usage;
 use hopyard_contract::usage::Tokens;
-use serde::Serialize;
 use serde_json::Value;
 
 use super::event::{AgentEnd, AgentEvent};
 use super::record::Told;
 use crate::prices::Prices;
-
-/// Longest result of a tool that the audit keeps; the whole one is in the transcript.
-const OUTPUT: usize = 2000;
+use crate::tool_use::ToolUse;
 
 /// Sums over the events of one attempt; the same event twice changes nothing.
 #[derive(Debug, Default)]
@@ -43,31 +40,6 @@ struct Reply {
     tokens: Tokens,
     cost_microusd: Option<u64>,
     model: Option<String>,
-}
-
-/// One use of a tool.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct ToolUse {
-    /// Id of the call.
-    pub(super) id: String,
-    /// Name of the tool.
-    pub(super) name: String,
-    /// Arguments.
-    pub(super) input: Value,
-    /// Call whose helper used it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) parent: Option<String>,
-    /// When it was called, by the executor's clock.
-    pub(super) called_at: DateTime<Utc>,
-    /// When its result came; absent if none did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ended_at: Option<DateTime<Utc>>,
-    /// Whether the tool says that it failed.
-    pub(super) failed: bool,
-    /// Whether the agent was not allowed to use it.
-    pub(super) denied: bool,
-    /// The beginning of its result.
-    pub(super) output: String,
 }
 
 impl Tally {
@@ -123,17 +95,13 @@ impl Tally {
 
     fn call(&mut self, id: &str, name: &str, input: &Value, parent: Option<String>, at: DateTime<Utc>) {
         if self.tools.iter().all(|tool| tool.id != id) {
-            let (id, name, input) = (id.to_owned(), name.to_owned(), input.clone());
-            let (ended_at, output) = (None, String::new());
-            self.tools.push(ToolUse { id, name, input, parent, called_at: at, ended_at, failed: false, denied: false, output });
+            self.tools.push(ToolUse { parent, ..ToolUse::called(id, name, input, at) });
         }
     }
 
     fn result(&mut self, id: &str, failed: bool, output: &str, at: DateTime<Utc>) {
         if let Some(tool) = self.tools.iter_mut().find(|tool| tool.id == id && tool.ended_at.is_none()) {
-            tool.ended_at = Some(at);
-            tool.failed = failed;
-            tool.output = output.chars().take(OUTPUT).collect();
+            tool.end(failed, output, at);
         }
     }
 

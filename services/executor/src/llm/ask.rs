@@ -8,8 +8,8 @@ use hopyard_runtime::backoff::jitter;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 
 use super::Order;
-use super::request::{self, Role};
-use crate::wire::{Call, Speech};
+use super::request::{self, Said};
+use crate::wire::{Call, Speech, Turn};
 
 /// How often a question is asked that the provider cannot take.
 const TRIES: u32 = 8;
@@ -19,7 +19,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 /// What came of a question.
 pub(super) enum Reply {
     /// The whole answer.
-    Text(String),
+    Said(Turn),
     /// The provider's words, when it refused for good.
     Refused(String),
 }
@@ -31,7 +31,7 @@ pub(super) enum Reply {
 pub(super) async fn ask(
     http: &reqwest::Client,
     order: &Order,
-    said: &[(Role, String)],
+    said: &[Said],
     mut pass_on: impl FnMut(&str) -> std::io::Result<()>,
     mut remark: impl FnMut(&str),
 ) -> anyhow::Result<Reply> {
@@ -48,7 +48,7 @@ pub(super) async fn ask(
                 let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
                 let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
                 let mut speech = Speech::new(order.wire, &kind);
-                let mut text = String::new();
+                let streams = speech.streams();
                 let mut pieces = answer.bytes_stream();
                 let mut broke = None;
                 while let Some(piece) = pieces.next().await {
@@ -56,7 +56,6 @@ pub(super) async fn ask(
                         Ok(bytes) => {
                             for part in speech.feed(&bytes) {
                                 pass_on(&part).context("the answer cannot be passed on")?;
-                                text.push_str(&part);
                             }
                         }
                         Err(error) => {
@@ -65,14 +64,13 @@ pub(super) async fn ask(
                         }
                     }
                 }
-                let (rest, call) = speech.end();
-                if let Some(rest) = rest.filter(|_| status.is_success()) {
-                    pass_on(&rest).context("the answer cannot be passed on")?;
-                    text.push_str(&rest);
+                let (turn, call) = speech.end();
+                if status.is_success() && !streams {
+                    pass_on(&turn.text).context("the answer cannot be passed on")?;
                 }
                 let Call { error, whole, .. } = call;
                 if status.is_success() && whole && error.is_none() {
-                    return Ok(Reply::Text(text));
+                    return Ok(Reply::Said(turn));
                 }
                 let words = error
                     .or(broke)

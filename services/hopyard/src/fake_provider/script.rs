@@ -14,6 +14,8 @@ pub(super) struct Reply {
     pub(super) tools: Vec<Tool>,
     /// Tokens.
     pub(super) usage: Tokens,
+    /// Words of the question: a conversation that begins with them has the replies that name them, and no others.
+    pub(super) asked: Option<String>,
     /// Until the first byte.
     pub(super) wait_ms: u64,
     /// Another status than 200; then `text` is the error's message.
@@ -83,10 +85,14 @@ pub(super) fn cwd(request: &str) -> Option<&str> {
     told.split(['\\', '"', '<', '`', '\n']).next().map(str::trim).filter(|path| path.starts_with('/'))
 }
 
-/// The reply to a conversation in which the model has spoken this often; after the last one of the script it only says so.
-pub(super) fn reply(replies: &[Reply], spoken: usize) -> Reply {
+/// The reply to a conversation that began with this question and in which the model has spoken this often; after the last one of
+/// the script it only says so.
+pub(super) fn reply(replies: &[Reply], asked: Option<&str>, spoken: usize) -> Reply {
     let over = || Reply { text: Some("That is all.".to_owned()), ..Reply::default() };
-    replies.get(spoken).cloned().unwrap_or_else(over)
+    let meant = |reply: &&Reply| reply.asked.as_deref().is_some_and(|words| asked.is_some_and(|asked| asked.contains(words)));
+    let named = replies.iter().any(|reply| meant(&reply));
+    let mut told = replies.iter().filter(|reply| if named { meant(reply) } else { reply.asked.is_none() });
+    told.nth(spoken).cloned().unwrap_or_else(over)
 }
 
 #[cfg(test)]
@@ -96,8 +102,8 @@ mod tests {
     #[test]
     fn a_script_has_a_reply_for_every_time_that_the_model_speaks() {
         let replies = parse("# two\n{\"use\": [{\"name\": \"Write\"}]}\n{\"text\": \"done\", \"usage\": {\"input\": 7}}\n").unwrap();
-        assert_eq!(reply(&replies, 0).tools[0].name, "Write");
-        assert_eq!((reply(&replies, 1).text.as_deref(), reply(&replies, 1).usage.input), (Some("done"), 7));
+        assert_eq!(reply(&replies, None, 0).tools[0].name, "Write");
+        assert_eq!((reply(&replies, None, 1).text.as_deref(), reply(&replies, None, 1).usage.input), (Some("done"), 7));
         assert_eq!(cwd(r#"{"system": "Primary working directory: /w/s\nmore"}"#), Some("/w/s"));
         assert_eq!(cwd("<cwd>/w</cwd>"), Some("/w"));
         let tool = parse(r#"{"use": [{"name": "Write", "input": {"file_path": "{cwd}/a", "list": ["{cwd}"]}}]}"#)
@@ -107,7 +113,10 @@ mod tests {
             .tools
             .remove(0);
         assert_eq!(Value::Object(tool.input), serde_json::json!({"file_path": "/w/a", "list": ["/w"]}));
-        assert_eq!(reply(&replies, 2).text.as_deref(), Some("That is all."));
+        assert_eq!(reply(&replies, None, 2).text.as_deref(), Some("That is all."));
+        let other = parse("{\"text\": \"a\"}\n{\"text\": \"b\", \"asked\": \"Review\"}").unwrap();
+        assert_eq!(reply(&other, Some("Review it"), 0).text.as_deref(), Some("b"));
+        assert_eq!(reply(&other, Some("Mend it"), 1).text.as_deref(), Some("That is all."));
         assert!(parse("\n{\"txet\": 1}").unwrap_err().starts_with("line 2: "));
     }
 }

@@ -80,7 +80,8 @@ async fn on_call(State(provider): State<Arc<Provider>>, method: Method, uri: Uri
     let Ok(request) = serde_json::from_slice::<Value>(&body) else { return StatusCode::BAD_REQUEST.into_response() };
     let place = wire.spoken(&request);
     let text = String::from_utf8_lossy(&body);
-    let reply = script::reply(&provider.replies, place).at(script::cwd(&text).unwrap_or("."));
+    let asked = wire.asked(&request);
+    let reply = script::reply(&provider.replies, asked.as_deref(), place).at(script::cwd(&text).unwrap_or("."));
     let at_once = provider.under_way.fetch_add(1, Ordering::Relaxed) + 1;
     tokio::time::sleep(Duration::from_millis(reply.wait_ms)).await;
     provider.under_way.fetch_sub(1, Ordering::Relaxed);
@@ -90,9 +91,13 @@ async fn on_call(State(provider): State<Arc<Provider>>, method: Method, uri: Uri
         provider.write_down(&json!({ "path": uri.path(), "model": model, "place": place, "status": status }));
         return failure(wire, status, &reply);
     }
+    let Some(results) = wire.results(&request) else {
+        provider.write_down(&json!({ "path": uri.path(), "model": model, "place": place, "status": 400 }));
+        return (StatusCode::BAD_REQUEST, axum::Json(wire.error(400, "the use of a tool has no result"))).into_response();
+    };
     let used = reply.usage;
     provider.write_down(&json!({
-        "path": uri.path(), "model": model, "place": place, "status": 200, "at_once": at_once, "asked": wire.asked(&request), "streamed": streamed, "breaks_off": goes_wrong,
+        "path": uri.path(), "model": model, "place": place, "status": 200, "at_once": at_once, "asked": asked, "results": results, "streamed": streamed, "breaks_off": goes_wrong,
         "input": used.input, "output": used.output, "cache_read": used.cache_read, "cache_write": used.cache_write,
     }));
     if !streamed {

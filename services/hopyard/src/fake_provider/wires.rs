@@ -58,6 +58,42 @@ impl Wire {
         }
     }
 
+    /// What became of the tools that the model used last, in words; `None` when one of them has no result, which no provider takes.
+    pub(super) fn results(self, request: &Value) -> Option<Vec<String>> {
+        let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let (mut called, mut results) = (0, Vec::new());
+        let (field, inner) = match self {
+            Self::Anthropic => ("messages", "content"),
+            Self::Chat => ("messages", "tool_calls"),
+            Self::Responses => ("input", ""),
+            Self::Gemini => ("contents", "parts"),
+        };
+        for item in items(&request[field]) {
+            let parts = match self {
+                Self::Chat if item["role"] == "tool" => vec![item],
+                Self::Responses => vec![item],
+                _ => items(&item[inner]),
+            };
+            for part in parts {
+                let kind = part["type"].as_str().unwrap_or_default();
+                if matches!(kind, "tool_use" | "function_call" | "function") || part.get("functionCall").is_some() {
+                    // Those before have all their results, or this would not have been said.
+                    if results.len() == called {
+                        (called, results) = (0, Vec::new());
+                    }
+                    called += 1;
+                } else if kind == "tool_result" || part["role"] == "tool" {
+                    results.push(words(&part["content"]));
+                } else if kind == "function_call_output" {
+                    results.push(words(&part["output"]));
+                } else if let Some(response) = part.get("functionResponse") {
+                    results.push(response["response"].to_string());
+                }
+            }
+        }
+        (results.len() >= called).then_some(results)
+    }
+
     /// The model that is asked.
     pub(super) fn model(self, request: &Value, path: &str) -> String {
         match self {
@@ -118,6 +154,10 @@ impl Wire {
             Self::Gemini => vec![format!("data: {}\r\n\r\n", gemini(reply, model))],
         }
     }
+}
+
+fn words(content: &Value) -> String {
+    content.as_str().map_or_else(|| content.to_string(), str::to_owned)
 }
 
 fn id(prefix: &str) -> String {
@@ -281,5 +321,25 @@ mod tests {
         assert_eq!(Wire::Responses.spoken(&input), 2, "parallel calls are one reply");
         assert_eq!(Wire::Gemini.spoken(&json!({ "contents": [{ "role": "user" }, { "role": "model" }] })), 1);
         assert_eq!(Wire::Chat.spoken(&json!({})), 0);
+    }
+
+    #[test]
+    fn every_use_of_a_tool_has_its_result() {
+        let call = |id: &str| json!({ "type": "tool_use", "id": id, "name": "x", "input": {} });
+        let result = |id: &str| json!({ "type": "tool_result", "tool_use_id": id, "content": format!("of {id}") });
+        let mut messages = vec![
+            json!({ "role": "assistant", "content": [call("a")] }),
+            json!({ "role": "user", "content": [result("a")] }),
+            json!({ "role": "assistant", "content": [call("b"), call("c")] }),
+        ];
+        assert_eq!(Wire::Anthropic.results(&json!({ "messages": messages })), None);
+        messages.push(json!({ "role": "user", "content": [result("b"), result("c")] }));
+        assert_eq!(Wire::Anthropic.results(&json!({ "messages": messages })), Some(vec!["of b".to_owned(), "of c".to_owned()]));
+        let call = json!({ "role": "assistant", "tool_calls": [{ "type": "function", "id": "a" }] });
+        let result = json!({ "role": "tool", "tool_call_id": "a", "content": "of a" });
+        assert_eq!(Wire::Chat.results(&json!({ "messages": [call] })), None);
+        assert_eq!(Wire::Chat.results(&json!({ "messages": [call, result] })), Some(vec!["of a".to_owned()]));
+        assert_eq!(Wire::Responses.results(&json!({ "input": [{ "type": "function_call" }] })), None);
+        assert_eq!(Wire::Gemini.results(&json!({ "contents": [{ "parts": [{ "functionCall": {} }] }] })), None);
     }
 }

@@ -105,6 +105,8 @@ fn rendered(work: &Work, row: &StepState, view: &View<'_>, goes_on: bool, turns_
             system: llm.system.as_ref().map(render),
             output: llm.output.clone(),
             max_tokens: llm.max_tokens,
+            tools: llm.tools.clone(),
+            max_turns: llm.max_turns.into_iter().chain(turns_left.map(|left| u32::try_from(left).unwrap_or(u32::MAX))).min(),
         }),
         Work::Agent(agent) => Work::Agent(AgentSpec {
             cli: render(&agent.cli),

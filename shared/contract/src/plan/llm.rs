@@ -3,11 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::LlmTool;
 use super::prompt_file::{self, PromptFile};
 use crate::problem::FieldError;
 
 /// Most tokens of an answer that a step may ask for.
 pub const MAX_ANSWER_TOKENS: u32 = 1_000_000;
+/// Most calls of the model that a step may ask for.
+pub const MAX_LLM_TURNS: u32 = 1000;
+/// Most tools that a model may have.
+const MAX_TOOLS: usize = 32;
 
 /// One question to a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +37,14 @@ pub struct LlmSpec {
     #[serde(default = "LlmSpec::default_max_tokens")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_tokens: u32,
+    /// What the model may use in the workspace before it answers; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub tools: Option<Vec<LlmTool>>,
+    /// Most calls of the model; those of the prompt file if fewer, 20 if nothing says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_turns: Option<u32>,
 }
 
 impl LlmSpec {
@@ -60,6 +73,20 @@ impl LlmSpec {
         if !(1..=MAX_ANSWER_TOKENS).contains(&self.max_tokens) {
             let detail = format!("max_tokens lies between 1 and {MAX_ANSWER_TOKENS}");
             errors.push(FieldError::new("range", format!("{at}/max_tokens"), detail));
+        }
+        if self.max_turns.is_some_and(|turns| !(1..=MAX_LLM_TURNS).contains(&turns)) {
+            let detail = format!("max_turns lies between 1 and {MAX_LLM_TURNS}");
+            errors.push(FieldError::new("range", format!("{at}/max_turns"), detail));
+        }
+        let tools = self.tools.as_deref().unwrap_or_default();
+        if tools.len() > MAX_TOOLS {
+            errors.push(FieldError::new("length", format!("{at}/tools"), format!("a model has at most {MAX_TOOLS} tools")));
+        }
+        for (index, tool) in tools.iter().enumerate() {
+            if tools[..index].iter().any(|other| other.name() == tool.name()) {
+                let detail = format!("two tools are called `{}`", tool.name());
+                errors.push(FieldError::new("duplicate_tool", format!("{at}/tools/{index}"), detail));
+            }
         }
     }
 }

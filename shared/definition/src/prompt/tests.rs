@@ -72,6 +72,9 @@ fn what_is_wrong_is_told_with_file_and_line() {
         "{:?}",
         told("---\nname: n\n---\none\n{% if %}")
     );
+    let tools = "tools: [readfile, Bash]\n---\nx";
+    assert!(told(&format!("---\ntype: llm\n{tools}"))[0].starts_with("p/fix.prompt.md:3:19: /tools/1: `Bash` is no tool"));
+    assert!(parse_prompt(&format!("---\ntype: agent\n{tools}"), "p.md").is_ok(), "an agent has tools of its own");
     assert_eq!(told("---\ninputs: {2a: string}\ntests: [{inputs: {}}]\n---\nx").len(), 2);
 }
 
