@@ -10,16 +10,16 @@ test: ## All tests, on real servers of our own
 check: ## Format, lints, documentation
 	@cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings && RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 agents: ## The real Claude Code and Codex at work against the fake provider, without a network (fetches them by npm, 640 MB)
-	@programs=$$(scripts/bootstrap agents) && set -a && eval "$$programs" && cargo test --locked -p hopyard --features agents --test it --no-run && exec "$$HOPYARD_BWRAP" --dev-bind / / --unshare-net --die-with-parent cargo test --offline --locked -p hopyard --features agents --test it real_agents -- --nocapture --test-threads 1
+	@programs=$$(scripts/bootstrap agents) && set -a && eval "$$programs" && cargo test --workspace --locked --features hopyard/agents --test it --no-run && exec "$$HOPYARD_BWRAP" --dev-bind / / --unshare-net --die-with-parent cargo test --workspace --offline --locked --features hopyard/agents --test it real_agents -- --nocapture --test-threads 1
 
 schemathesis: ## Requests made from the OpenAPI document, against a private stack; by hand EXAMPLES=2000 SECONDS_AT_MOST=36000
 	@programs=$$(scripts/bootstrap schemathesis) && set -a && eval "$$programs" && exec scripts/schemathesis $(EXAMPLES)
 chaos: ## Clients go on while everything fails: make chaos SECONDS=600 SEED=7 STORE=postgres [FAULTS=kill,drain] [OTHER=git revision] [PROGRAM=hopyard]
-	@programs=$$(scripts/bootstrap chaos) && set -a && eval "$$programs" && $(if $(OTHER),HOPYARD_CHAOS_OTHER=$$(scripts/other-version $(OTHER)) && )$(if $(PROGRAM),HOPYARD_PROGRAM=$(abspath $(PROGRAM)) )$(if $(FAULTS),HOPYARD_CHAOS_FAULTS=$(FAULTS) )HOPYARD_CHAOS_SECONDS=$(or $(SECONDS),120) HOPYARD_CHAOS_SEED=$(or $(SEED),7) HOPYARD_CHAOS_STORE=$(or $(STORE),sqlite) exec scripts/with-volumes cargo test --locked -p hopyard --features chaos --test it nothing_promised_is_lost_in_a_storm -- --nocapture
+	@programs=$$(scripts/bootstrap chaos) && set -a && eval "$$programs" && $(if $(OTHER),HOPYARD_CHAOS_OTHER=$$(scripts/other-version $(OTHER)) && )$(if $(PROGRAM),HOPYARD_PROGRAM=$(abspath $(PROGRAM)) )$(if $(FAULTS),HOPYARD_CHAOS_FAULTS=$(FAULTS) )HOPYARD_CHAOS_SECONDS=$(or $(SECONDS),120) HOPYARD_CHAOS_SEED=$(or $(SEED),7) HOPYARD_CHAOS_STORE=$(or $(STORE),sqlite) exec scripts/with-volumes cargo test --workspace --locked --features hopyard/chaos --test it nothing_promised_is_lost_in_a_storm -- --nocapture
 sim: ## Simulated worlds for SECONDS (60), or the one world of SEED
-	@cargo test -p hopyard-sim --locked --test sim -- --seconds=$(if $(filter command,$(origin SECONDS)),$(SECONDS),60) $(if $(filter command,$(origin SEED)),--seed=$(SEED))
+	@cargo test --workspace --locked --test sim -- --seconds=$(if $(filter command,$(origin SECONDS)),$(SECONDS),60) $(if $(filter command,$(origin SEED)),--seed=$(SEED))
 crash: ## Every service crashes at each of its failpoints, on both engines
-	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && exec cargo test --locked -p hopyard --features chaos --test it every_service_may_die_at_every_point -- --nocapture
+	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && exec cargo test --workspace --locked --features hopyard/chaos --test it every_service_may_die_at_every_point -- --nocapture
 bench: ## Latency from submission to the first instruction, and what gateway and step cost an agent, on an optimised build
 	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && cargo run --release --locked -- bench latency && exec cargo run --release --locked -- bench agents
 clean: ## Build output and the data of dev and demo; unpacked tools stay
