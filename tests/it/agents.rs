@@ -361,29 +361,6 @@ async fn a_provider_can_be_asked_whether_address_key_and_model_are_right() {
     assert!(code == Some(1) && answered.contains("the key is not valid"), "{answered}");
 }
 
-/// Covers C17 and C18: the presets run on a fresh install, and the one that only looks changes nothing.
-#[tokio::test]
-async fn the_presets_run_on_a_fresh_install() {
-    let mut harness = Harness::start(Setup::default()).await;
-    let repo = harness.repo(&[&[("README.md", "x\n")]]);
-    for (name, inputs, files) in [
-        ("builder", json!({ "task": "a page about hops" }), 1),
-        ("surgeon", json!({ "task": "the page is empty", "cli": "fake" }), 1),
-        ("guardian", json!({}), 0),
-    ] {
-        let run = harness.submit(json!({ "workflow": name, "inputs": inputs, "repo": { "url": repo.display().to_string() } })).await;
-        let state = harness.wait_completed(&run).await;
-        assert_eq!((&state["workflow"], state["result"]["files"].as_array().map(Vec::len)), (&json!(name), Some(files)), "{state:#}");
-    }
-    let refused = harness.http("POST", "/api/v1/runs", json!({ "workflow": "builder", "inputs": { "task": "x", "cli": "gpt" } })).await;
-    assert_eq!((refused.status, &refused.json()["errors"][0]["pointer"]), (422, &json!("/inputs/cli")));
-    let stored = "version: 1\nname: builder\nsteps: [{id: mine, shell: 'true'}]\n";
-    assert_eq!(harness.put_workflow("builder", stored).await.status, 201);
-    let state = harness.finish(json!({ "workflow": "builder" })).await;
-    assert_eq!(state["steps"][0]["id"], "mine", "a stored workflow stands above the preset");
-    harness.close().await;
-}
-
 /// Covers C18: what an agent changes that may only look is kept, and told as what it is.
 #[tokio::test]
 async fn an_agent_that_may_only_read_and_changes_files_fails() {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::api::{on_repo, step_of, steps};
 use crate::harness::programs::run;
 use crate::harness::provider::Provider;
+use crate::harness::wait::eventually;
 use crate::harness::{Harness, Setup};
 
 const WIRES: [(&str, &str); 4] = [("a", "anthropic"), ("b", "responses"), ("c", "chat"), ("d", "gemini")];
@@ -135,6 +136,24 @@ async fn a_question_waits_for_the_end_of_a_long_limit() {
         assert_eq!(provider.calls().len(), 2, "{wire}");
         harness.close().await;
     }
+}
+
+/// Covers G7: what a dashboard reads shows a call from its beginning on, and no longer than it lasts.
+#[tokio::test]
+async fn a_call_is_on_the_metrics_while_it_is_open() {
+    const OPEN: &str = "hopyard_model_calls_open{provider=\"a\"}";
+    let provider = Provider::start(&[json!({ "text": "late", "wait_ms": 3_600_000 })]);
+    let harness = stack(&provider).await;
+    let run = harness.submit(steps(json!([question("a", "a/claude-sonnet-4-5", None)]))).await;
+    let is = async |count: f64| {
+        let open = harness.metric("executor-1", OPEN).await;
+        if open == count { Ok(()) } else { Err(open) }
+    };
+    eventually("an open call on the metrics", || is(1.0)).await;
+    harness.cancel(&run, json!({})).await;
+    assert_eq!(harness.wait_final(&run).await["status"], "killed");
+    eventually("no open call on the metrics", || is(0.0)).await;
+    harness.close().await;
 }
 
 #[tokio::test]

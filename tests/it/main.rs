@@ -38,6 +38,7 @@ mod llm;
 mod logs;
 mod operating;
 mod overload;
+mod presets;
 mod prompts;
 mod races;
 #[cfg(feature = "agents")]

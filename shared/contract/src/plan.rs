@@ -17,6 +17,7 @@ pub mod check;
 mod llm;
 mod llm_tool;
 mod prompt_file;
+mod role;
 
 pub use agent::{AGENT_MAP, AgentCli, AgentSpec, GatewayUse, Permissions, agent_cli, agent_turns};
 pub use approval::ApprovalSpec;
@@ -24,6 +25,7 @@ pub use best_of::{BestOfSpec, Chosen, Standing, VARIANTS, VariantSpec};
 pub use llm::{LlmSpec, MAX_ANSWER_TOKENS, MAX_LLM_TURNS};
 pub use llm_tool::LlmTool;
 pub use prompt_file::PromptFile;
+pub use role::Roles;
 
 /// Version of the plan's shape that this build writes; older ones are upcast when they are read.
 pub const PLAN_VERSION: u32 = 1;
@@ -56,6 +58,9 @@ pub struct Plan {
     /// Environment of every step; values are templates.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Agents that steps take by name.
+    #[serde(default, skip_serializing_if = "Roles::is_empty")]
+    pub roles: Roles,
     /// Steps, in the order of the definition.
     pub steps: Vec<Step>,
     /// How the work is handed back.

@@ -10,8 +10,9 @@ use crate::prompt_file::{self, Prompt};
 use crate::reader::{Fields, Reader};
 use crate::suggest::short;
 
-pub(crate) const FIELDS: [&str; 13] = [
+pub(crate) const FIELDS: [&str; 14] = [
     "cli",
+    "role",
     "prompt",
     "prompt_file",
     "with",
@@ -26,6 +27,9 @@ pub(crate) const FIELDS: [&str; 13] = [
     "map",
 ];
 
+/// What an agent is and may do, which a step with a role leaves to it.
+const OF_THE_ROLE: [&str; 4] = ["permissions", "command", "resume_args", "map"];
+
 /// Reads an agent; `None` without a program or a prompt, which no other field can stand in for.
 pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<AgentSpec> {
     let fields = reader.fields(node, pointer, &FIELDS)?;
@@ -35,10 +39,15 @@ pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<Ag
 
 /// Reads what an agent has beside its prompt.
 pub(crate) fn of(reader: &mut Reader, fields: &Fields<'_>, pointer: &str, prompt: Option<Prompt>) -> Option<AgentSpec> {
-    if fields.get("cli").is_none() {
+    let at = |name: &str| format!("{pointer}/{name}");
+    let role = fields.get("role").map(|node| reader.text(node, &at("role")).unwrap_or_default().to_owned());
+    if fields.get("cli").is_none() && role.is_none() {
         reader.missing(fields, pointer, "cli");
     }
-    let at = |name: &str| format!("{pointer}/{name}");
+    for entry in OF_THE_ROLE.iter().filter_map(|name| fields.entry(name)).filter(|_| role.is_some()) {
+        let detail = format!("`{}` is the role's to say", entry.key);
+        reader.error("exclusive", &at(&entry.key), detail, entry.key_at);
+    }
     let permitted: Vec<&str> = Permissions::ALL.iter().map(|word| word.as_str()).collect();
     let uses: Vec<&str> = GatewayUse::ALL.iter().map(|word| word.as_str()).collect();
     let cli = fields.get("cli").and_then(|node| reader.text(node, &at("cli")).map(str::to_owned));
@@ -52,8 +61,10 @@ pub(crate) fn of(reader: &mut Reader, fields: &Fields<'_>, pointer: &str, prompt
     let resume_args = fields.get("resume_args").map(|node| reader.texts(node, &at("resume_args"))).unwrap_or_default();
     let map = fields.get("map").map(|node| paths(reader, node, &at("map"))).unwrap_or_default();
     let (prompt, prompt_file) = prompt?;
+    let cli = if role.is_some() && fields.get("cli").is_none() { String::new() } else { cli? };
     Some(AgentSpec {
-        cli: cli?,
+        cli,
+        role,
         prompt,
         prompt_file,
         model,

@@ -10,8 +10,8 @@ use crate::reader::Reader;
 pub(crate) const FIELDS: [&str; 6] = ["prompt", "prompt_file", "with", "variants", "check", "score"];
 
 /// Fields of a variant: those of an agent without the prompt, which is the same for all.
-pub(crate) const VARIANT_FIELDS: [&str; 11] =
-    ["name", "cli", "model", "max_turns", "permissions", "resume", "gateway", "script", "command", "resume_args", "map"];
+pub(crate) const VARIANT_FIELDS: [&str; 12] =
+    ["name", "cli", "role", "model", "max_turns", "permissions", "resume", "gateway", "script", "command", "resume_args", "map"];
 
 /// Reads a `best_of`; `None` without a check or a variant.
 pub(crate) fn read(reader: &mut Reader, node: &Node, pointer: &str) -> Option<BestOfSpec> {

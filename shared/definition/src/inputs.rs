@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::document::{Kind, Node};
 use crate::reader::Reader;
+use crate::roles;
 use crate::suggest::{did_you_mean, short};
 
 /// Most inputs of a definition.
@@ -173,7 +174,8 @@ fn compile(schema: &Value) -> Result<Validator, (String, String)> {
 /// Problems point below `/inputs` and never repeat a given value, which may be a secret.
 ///
 /// # Errors
-/// Everything that is wrong: `unknown_input`, `missing_input`, `invalid_input`.
+/// Everything that is wrong: `unknown_input`, `missing_input`, `invalid_input`; else `unknown_role` for an input that names a role
+/// that there is not.
 pub fn bind_inputs(plan: &Plan, given: &Map<String, Value>) -> Result<Map<String, Value>, Vec<FieldError>> {
     let mut errors = Vec::new();
     for name in given.keys().filter(|n| !plan.inputs.contains_key(*n)) {
@@ -194,6 +196,9 @@ pub fn bind_inputs(plan: &Plan, given: &Map<String, Value>) -> Result<Map<String
                 bound.insert(name.clone(), value.clone());
             }
         }
+    }
+    if errors.is_empty() {
+        errors = roles::check_named(plan, &bound);
     }
     if errors.is_empty() { Ok(bound) } else { Err(errors) }
 }

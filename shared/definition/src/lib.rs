@@ -20,6 +20,7 @@ mod prompt_file;
 mod published;
 mod reader;
 mod retry;
+mod roles;
 mod step;
 mod suggest;
 mod workflow;

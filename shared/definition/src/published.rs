@@ -34,6 +34,9 @@ struct Workflow {
     defaults: Option<Defaults>,
     /// Environment of every step; values are templates.
     env: Option<BTreeMap<String, Scalar>>,
+    /// Agents that steps take by name.
+    #[schemars(length(max = 100))]
+    roles: Option<BTreeMap<String, RoleSpec>>,
     /// Steps, in any order; `needs` says what waits for what.
     #[schemars(length(min = 1, max = 200))]
     steps: Vec<StepSpec>,
@@ -131,32 +134,17 @@ struct BestOfStep {
 
 /// One of the agents: what an agent has beside its prompt.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["cli"]}, {"required": ["role"]}]))]
 struct VariantStep {
     /// Name among the variants.
     name: Name,
-    /// The program, or a template that gives one.
-    cli: Program,
-    /// Model, by the name that its provider knows; a template. The program's own choice if absent.
+    /// Name of one of the workflow's `roles`, instead of a program.
     #[schemars(length(min = 1))]
-    model: Option<String>,
-    /// Most turns: 1 to 10000, or a template that gives such a number.
-    max_turns: Option<Turns>,
-    /// What it may do without asking; `edit` if absent.
-    permissions: Option<Permissions>,
-    /// Whether a retry goes on with the conversation; false if absent.
+    role: Option<String>,
+    /// Whether it goes on with the step's last conversation in the same workspace; false if absent.
     resume: Option<bool>,
-    /// Whether its models are asked through the executor; if the executor has a provider that fits, unless it is set.
-    gateway: Option<GatewayUse>,
-    /// What the fake agent plays: JSON lines; a template.
-    #[schemars(length(min = 1))]
-    script: Option<String>,
-    /// Program and arguments of a generic agent; templates.
-    command: Option<Vec<String>>,
-    /// What a generic agent gets beside that to go on with a conversation; `{session}` stands for its id.
-    resume_args: Option<Vec<String>>,
-    /// JSONPaths to what a generic agent says in a line.
-    map: Option<BTreeMap<String, String>>,
+    #[schemars(flatten)]
+    agent: AgentFields,
 }
 
 /// A question to a person; the run is paused until it is answered, or the step's `timeout` is over.
@@ -201,10 +189,11 @@ struct LlmStep {
 
 /// A coding agent at work.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["cli"]}, {"required": ["role"]}]))]
 struct AgentStep {
-    /// The program, or a template that gives one.
-    cli: Program,
+    /// Name of one of the workflow's `roles`, or a template of inputs that gives one; instead of a program.
+    #[schemars(length(min = 1))]
+    role: Option<String>,
     /// What it shall do; a template.
     #[schemars(length(min = 1))]
     prompt: Option<String>,
@@ -213,6 +202,27 @@ struct AgentStep {
     prompt_file: Option<String>,
     /// Values of its inputs; templates.
     with: Option<BTreeMap<String, Scalar>>,
+    /// Whether it goes on with the step's last conversation in the same workspace; false if absent.
+    resume: Option<bool>,
+    #[schemars(flatten)]
+    agent: AgentFields,
+}
+
+/// An agent that steps take by name.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("required" = ["cli"]))]
+struct RoleSpec {
+    /// What it is told before the prompt of the step; a template of inputs.
+    prompt: Option<String>,
+    #[schemars(flatten)]
+    agent: AgentFields,
+}
+
+/// What every agent has.
+#[derive(JsonSchema)]
+struct AgentFields {
+    /// The program, or a template that gives one.
+    cli: Option<Program>,
     /// Model, by the name that its provider knows; a template. The program's own choice if absent.
     #[schemars(length(min = 1))]
     model: Option<String>,
@@ -220,8 +230,6 @@ struct AgentStep {
     max_turns: Option<Turns>,
     /// What it may do without asking; `edit` if absent.
     permissions: Option<Permissions>,
-    /// Whether it goes on with the step's last conversation in the same workspace; false if absent.
-    resume: Option<bool>,
     /// Whether its models are asked through the executor; if the executor has a provider that fits, unless it is set.
     gateway: Option<GatewayUse>,
     /// What the fake agent plays: JSON lines; a template.

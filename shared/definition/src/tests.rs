@@ -6,6 +6,7 @@ mod good;
 mod hostile;
 mod inputs;
 mod published;
+mod roles;
 mod roundtrip;
 
 use crate::Definition;

@@ -11,10 +11,11 @@ use crate::document::{Kind, Node};
 use crate::inputs;
 use crate::reader::{Fields, Reader};
 use crate::retry::{self, Limits};
+use crate::roles;
 use crate::step;
 
-pub(crate) const FIELDS: [&str; 11] =
-    ["version", "name", "inputs", "workspace", "budget", "concurrency", "timeout", "defaults", "env", "steps", "result"];
+pub(crate) const FIELDS: [&str; 12] =
+    ["version", "name", "inputs", "workspace", "budget", "concurrency", "timeout", "defaults", "env", "roles", "steps", "result"];
 pub(crate) const WORKSPACE_FIELDS: [&str; 1] = ["mode"];
 pub(crate) const BUDGET_FIELDS: [&str; 3] = ["cost_usd", "turns", "time"];
 pub(crate) const CONCURRENCY_FIELDS: [&str; 3] = ["key", "limit", "policy"];
@@ -51,10 +52,11 @@ pub(crate) fn read(reader: &mut Reader, root: &Node) -> Option<Plan> {
     let timeout = fields.get("timeout").and_then(|n| reader.span(n, "/timeout"));
     let defaults = fields.get("defaults").map(|n| defaults(reader, n)).unwrap_or_default();
     let env = reader.env(fields.get("env"), "/env");
+    let roles = fields.get("roles").map(|n| roles::read(reader, n)).unwrap_or_default();
     let result = fields.get("result").map(|n| result(reader, n)).unwrap_or_default();
     let steps = steps(reader, &fields, &defaults)?;
     let name = name.unwrap_or_else(|| Name::literal("unreadable"));
-    Some(Plan { v: PLAN_VERSION, name, inputs, workspace, budget, concurrency, timeout, env, steps, result })
+    Some(Plan { v: PLAN_VERSION, name, inputs, workspace, budget, concurrency, timeout, env, roles, steps, result })
 }
 
 fn version(reader: &mut Reader, node: &Node) {

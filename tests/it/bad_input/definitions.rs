@@ -146,6 +146,8 @@ const STEP: &[(u8, &str, &str, &str)] = &[
     (63, "agent: {cli: gpt, prompt: x}", "unknown_value", "/steps/0/agent/cli"),
     (63, "agent: {cli: claude, prompt: x, max_turns: 0}", "range", "/steps/0/agent/max_turns"),
     (63, "agent: {cli: claude, prompt: x, script: y}", "unknown_field", "/steps/0/agent/script"),
+    (63, "agent: {role: cook, prompt: x}", "unknown_role", "/steps/0/agent/role"),
+    (63, "agent: {role: '${{ run.id }}', prompt: x}", "expression", "/steps/0/agent/role"),
     (63, "llm: {}", "missing_field", "/steps/0/llm/model"),
     (63, "workflow: {}", "unsupported_step", "/steps/0/workflow"),
     (63, "llm: {model: m, prompt: x, output: {type: thing}}", "schema", "/steps/0/llm/output/type"),

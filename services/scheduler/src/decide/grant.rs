@@ -108,21 +108,33 @@ fn rendered(work: &Work, row: &StepState, view: &View<'_>, goes_on: bool, turns_
             tools: llm.tools.clone(),
             max_turns: llm.max_turns.into_iter().chain(turns_left.map(|left| u32::try_from(left).unwrap_or(u32::MAX))).min(),
         }),
-        Work::Agent(agent) => Work::Agent(AgentSpec {
-            cli: render(&agent.cli),
-            prompt: answered(row, render(&agent.prompt)),
-            prompt_file: prompt_file(view, agent.prompt_file.as_ref()),
-            // A template that gives nothing leaves the choice to the program.
-            model: agent.model.as_ref().map(render).filter(|model| !model.trim().is_empty()),
-            max_turns: fewest_turns(agent.max_turns.as_ref().map(render), turns_left),
-            permissions: agent.permissions,
-            resume: goes_on,
-            gateway: agent.gateway,
-            script: agent.script.as_ref().map(render),
-            command: agent.command.iter().map(render).collect(),
-            resume_args: agent.resume_args.clone(),
-            map: agent.map.clone(),
-        }),
+        Work::Agent(spec) => Work::Agent(agent(spec, row, view, goes_on, turns_left)),
+    }
+}
+
+/// An agent with values in the place of expressions, in the role that its step takes.
+fn agent(spec: &AgentSpec, row: &StepState, view: &View<'_>, goes_on: bool, turns_left: Option<u64>) -> AgentSpec {
+    let render = |text: &String| template::render(text, view);
+    let role = spec.role.as_ref().map(render);
+    let spec = match role.as_ref().and_then(|role| view.state.plan.roles.get(role)) {
+        Some(role) => &spec.in_role(role),
+        None => spec,
+    };
+    AgentSpec {
+        cli: render(&spec.cli),
+        role,
+        prompt: answered(row, render(&spec.prompt)),
+        prompt_file: prompt_file(view, spec.prompt_file.as_ref()),
+        // A template that gives nothing leaves the choice to the program.
+        model: spec.model.as_ref().map(render).filter(|model| !model.trim().is_empty()),
+        max_turns: fewest_turns(spec.max_turns.as_ref().map(render), turns_left),
+        permissions: spec.permissions,
+        resume: goes_on,
+        gateway: spec.gateway,
+        script: spec.script.as_ref().map(render),
+        command: spec.command.iter().map(render).collect(),
+        resume_args: spec.resume_args.clone(),
+        map: spec.map.clone(),
     }
 }
 

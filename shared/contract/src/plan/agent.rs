@@ -58,8 +58,12 @@ words! {
 /// A coding agent at work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentSpec {
-    /// The program: one of [`AgentCli`], or a template that gives one.
+    /// The program: one of [`AgentCli`], or a template that gives one. Empty where `role` says it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cli: String,
+    /// Name of one of the workflow's roles, or a template of inputs that gives one: what the agent is and what it may do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
     /// What it shall do; a template. Empty where `prompt_file` says it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prompt: String,
@@ -121,9 +125,10 @@ pub const AGENT_MAP: [&str; 17] = [
 impl AgentSpec {
     /// Every template of it, with the field it stands in.
     pub fn templates(&self) -> impl Iterator<Item = (String, &str)> {
-        let optional = [("model", &self.model), ("max_turns", &self.max_turns), ("script", &self.script)];
-        [("cli", self.cli.as_str()), ("prompt", self.prompt.as_str())]
-            .into_iter()
+        let optional = [("role", &self.role), ("model", &self.model), ("max_turns", &self.max_turns), ("script", &self.script)];
+        let cli = Some(("cli", self.cli.as_str())).filter(|_| self.role.is_none());
+        cli.into_iter()
+            .chain([("prompt", self.prompt.as_str())])
             .chain(optional.into_iter().filter_map(|(field, text)| Some((field, text.as_deref()?))))
             .map(|(field, text)| (field.to_owned(), text))
             .chain(self.prompt_file.iter().flat_map(PromptFile::templates))
@@ -133,6 +138,11 @@ impl AgentSpec {
     /// What is wrong beyond its templates, by pointers below `at`.
     pub(super) fn check(&self, at: &str, errors: &mut Vec<FieldError>) {
         prompt_file::check(&self.prompt, self.prompt_file.as_ref(), at, errors);
+        self.check_program(at, errors);
+    }
+
+    /// What is wrong with all but its prompt.
+    pub(super) fn check_program(&self, at: &str, errors: &mut Vec<FieldError>) {
         for (field, text) in self.templates().filter(|(field, _)| field != "prompt" && !field.starts_with("with/")) {
             if text.trim().is_empty() || text.contains('\0') {
                 errors.push(FieldError::new("length", format!("{at}/{field}"), format!("`{field}` has text and no NUL characters")));
@@ -143,7 +153,11 @@ impl AgentSpec {
         {
             errors.push(FieldError::new("range", format!("{at}/max_turns"), detail));
         }
-        let is_template = self.cli.contains("${{");
+        // What a role brings is checked where it stands.
+        let is_template = self.role.is_some() || self.cli.contains("${{");
+        if self.role.is_some() && !self.cli.is_empty() {
+            errors.push(FieldError::new("exclusive", format!("{at}/cli"), "an agent has a `cli` or a `role` that brings it"));
+        }
         if !is_template && let Err(error) = AgentCli::from_str(&self.cli) {
             let known = AgentCli::ALL.iter().map(|cli| cli.as_str()).collect::<Vec<_>>().join(", ");
             errors.push(FieldError::new("unknown_value", format!("{at}/cli"), format!("`{}` is none of {known}", error.word)));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{MAX_STEPS, Plan, Step, Work, WorkspaceMode};
+use super::{MAX_STEPS, Plan, Step, Work, WorkspaceMode, role};
 use crate::condition;
 use crate::problem::FieldError;
 use crate::repository::has_control;
@@ -18,6 +18,12 @@ pub fn check(plan: &Plan) -> Vec<FieldError> {
     check_env(&plan.env, "/env", &mut errors);
     check_pools(plan, &mut errors);
     check_variants(plan, &mut errors);
+    role::check(plan, &mut errors);
+    for (name, spec) in &plan.roles {
+        for (field, text) in spec.templates() {
+            check_template(plan, None, text, &format!("/roles/{}/{field}", crate::json::escape(name)), &mut errors);
+        }
+    }
     for (name, schema) in &plan.inputs {
         if !is_key(name) {
             errors.push(FieldError::new(

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::good::FULL;
-use crate::{agent, approval, best_of, inputs, llm, published, retry, step, workflow};
+use crate::{agent, approval, best_of, inputs, llm, published, retry, roles, step, workflow};
 
 fn fields(schema: &Value) -> Vec<String> {
     let mut names: Vec<_> = schema["properties"].as_object().expect("properties").keys().cloned().collect();
@@ -28,6 +28,7 @@ fn it_names_the_fields_that_are_read() {
     assert_eq!(fields(&shapes["LlmStep"]), sorted(&llm::FIELDS));
     assert_eq!(fields(&shapes["BestOfStep"]), sorted(&best_of::FIELDS));
     assert_eq!(fields(&shapes["VariantStep"]), sorted(&best_of::VARIANT_FIELDS));
+    assert_eq!(fields(&shapes["RoleSpec"]), sorted(&roles::FIELDS));
     assert_eq!(fields(&shapes["ApprovalStep"]), sorted(&approval::FIELDS));
     assert_eq!(fields(&shapes["Defaults"]), sorted(&workflow::DEFAULTS_FIELDS));
     assert_eq!(fields(&shapes["BudgetSpec"]), sorted(&workflow::BUDGET_FIELDS));
@@ -49,7 +50,7 @@ fn it_accepts_good_definitions_and_refuses_bad_shapes() {
     if let Err(error) = validator.validate(&full) {
         panic!("{error} at {}", error.instance_path());
     }
-    let changes: [(&str, Value); 16] = [
+    let changes: [(&str, Value); 19] = [
         ("/version", json!(2)),
         ("/name", json!("A b")),
         ("/timeout", json!("soon")),
@@ -66,10 +67,17 @@ fn it_accepts_good_definitions_and_refuses_bad_shapes() {
         ("/steps/1/shell", json!(["x"])),
         ("/result/push", json!("yes")),
         ("/inputs/message", json!("string")),
+        ("/roles", json!({ "a": { "model": "m" } })),
+        ("/steps/1", json!({ "id": "a", "agent": { "prompt": "x" } })),
+        ("/steps/1", json!({ "id": "a", "agent": { "prompt": "x", "cli": "fake", "role": "a" } })),
     ];
     for (pointer, value) in changes {
         let mut changed = full.clone();
-        *changed.pointer_mut(pointer).expect(pointer) = value.clone();
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        match changed.pointer_mut(parent).expect(parent) {
+            Value::Object(fields) => drop(fields.insert(key.to_owned(), value.clone())),
+            list => list[key.parse::<usize>().expect("an index")] = value.clone(),
+        }
         assert!(!validator.is_valid(&changed), "{pointer} {value}");
         assert!(crate::from_json(&changed).is_err(), "{pointer} {value}");
     }

@@ -52,6 +52,7 @@ pub(super) fn plan() -> Plan {
         concurrency: None,
         timeout: None,
         env: BTreeMap::new(),
+        roles: Default::default(),
         steps: vec![step("a", &[]), step("b", &["a"])],
         result: ResultSpec::default(),
     }

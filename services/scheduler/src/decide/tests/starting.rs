@@ -2,6 +2,7 @@
 
 use hopyard_contract::event::EventType;
 use hopyard_contract::message::Outcome;
+use hopyard_contract::plan::{Permissions, Work};
 use hopyard_contract::status::{AttemptStatus, FailureCode, PendingReason, RunStatus, StepStatus};
 use serde_json::json;
 
@@ -140,4 +141,17 @@ fn a_clock_that_steps_back_breaks_nothing() {
     assert_eq!((world.attempt(&held).started_at, world.attempt(&held).finished_at), (Some(at(10)), Some(at(10))));
     assert_eq!(world.status(), RunStatus::Completed);
     assert!(matches!(world.reply, Reply::None));
+}
+
+#[test]
+fn an_agent_is_granted_in_the_role_that_an_input_names() {
+    let mut world = World::plan(json!({
+        "inputs": { "who": { "default": "cook" } },
+        "roles": { "cook": { "cli": "claude", "prompt": "You cook.", "max_turns": "9", "permissions": "read" } },
+        "steps": [{ "id": "a", "agent": { "role": "${{ inputs.who }}", "prompt": "Soup.", "model": "m" } }],
+    }));
+    world.state.run.inputs.insert("who".to_owned(), json!("cook"));
+    let Work::Agent(agent) = world.lease("a").grant.work else { panic!("an agent") };
+    assert_eq!((agent.role.as_deref(), agent.cli.as_str(), agent.prompt.as_str()), (Some("cook"), "claude", "You cook.\n\nSoup."));
+    assert_eq!((agent.permissions, agent.max_turns.as_deref(), agent.model.as_deref()), (Permissions::Read, Some("9"), Some("m")));
 }
