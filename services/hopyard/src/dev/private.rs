@@ -70,6 +70,11 @@ impl PrivateStack {
         Ok(Self { child, tasks, at })
     }
 
+    /// The process that its services are children of; 0 when it has ended.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
     /// Drains the stack and returns when nothing of it is left.
     ///
     /// # Errors
