@@ -12,7 +12,9 @@ pub mod open;
 pub mod read;
 pub mod runs;
 
+mod migrations;
 mod postgres;
+mod record;
 mod sqlite;
 
 pub use error::Error;

@@ -1,16 +1,12 @@
 //! Migrations of all owners in one transaction, under an advisory lock that ends with it.
 
-use sqlx::PgConnection;
-use sqlx::migrate::Migrator;
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use super::{Postgres, failure, scalar, select, statement};
+use crate::migrations::Migrations;
+use crate::migrations::postgres::{INGEST, METRICS, RUNS};
 use crate::open::takes_away;
 use crate::{Error, Result};
-
-static RUNS: Migrator = sqlx::migrate!("../../migrations/postgres/runs");
-static METRICS: Migrator = sqlx::migrate!("../../migrations/postgres/metrics");
-static INGEST: Migrator = sqlx::migrate!("../../migrations/postgres/ingest");
 
 /// Owners with the statements that name their schemas; a schema's name cannot be a parameter.
 static OWNERS: [Owner; 3] = [
@@ -40,7 +36,7 @@ static OWNERS: [Owner; 3] = [
 struct Owner {
     name: &'static str,
     schema: &'static str,
-    migrations: &'static Migrator,
+    migrations: &'static Migrations,
     applied: &'static str,
     record: &'static str,
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::record::record;
 use crate::runs::Claimable;
 use crate::{Error, Result};
 
@@ -86,22 +87,23 @@ pub(super) fn ids(uuids: Vec<Uuid>) -> Vec<RunId> {
     uuids.into_iter().map(RunId::from_uuid).collect()
 }
 
-/// A row of `workspaces`.
-#[derive(sqlx::FromRow)]
-pub(super) struct Workspace {
-    id: String,
-    run_id: Uuid,
-    namespace: String,
-    generation: i64,
-    executor: String,
-    host: String,
-    path: String,
-    repo: Option<String>,
-    session: Option<String>,
-    status: String,
-    created_at: DateTime<Utc>,
-    removed_at: Option<DateTime<Utc>>,
-    bytes: Option<i64>,
+record! {
+    /// A row of `workspaces`.
+    pub(super) struct Workspace of sqlx::postgres::PgRow {
+        id: String,
+        run_id: Uuid,
+        namespace: String,
+        generation: i64,
+        executor: String,
+        host: String,
+        path: String,
+        repo: Option<String>,
+        session: Option<String>,
+        status: String,
+        created_at: DateTime<Utc>,
+        removed_at: Option<DateTime<Utc>>,
+        bytes: Option<i64>,
+    }
 }
 
 impl Workspace {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::record::record;
 use crate::runs::ExecutorRow;
 use crate::{Error, Result};
 
@@ -67,22 +68,23 @@ pub(super) fn id_list(ids: &[RunId]) -> String {
     list
 }
 
-/// A row of `workspaces`.
-#[derive(sqlx::FromRow)]
-pub(super) struct WorkspaceRecord {
-    id: String,
-    run_id: Uuid,
-    namespace: String,
-    generation: u32,
-    executor: String,
-    host: String,
-    path: String,
-    repo: Option<String>,
-    session: Option<String>,
-    status: String,
-    created_at: i64,
-    removed_at: Option<i64>,
-    bytes: Option<i64>,
+record! {
+    /// A row of `workspaces`.
+    pub(super) struct WorkspaceRecord of sqlx::sqlite::SqliteRow {
+        id: String,
+        run_id: Uuid,
+        namespace: String,
+        generation: u32,
+        executor: String,
+        host: String,
+        path: String,
+        repo: Option<String>,
+        session: Option<String>,
+        status: String,
+        created_at: i64,
+        removed_at: Option<i64>,
+        bytes: Option<i64>,
+    }
 }
 
 impl WorkspaceRecord {
@@ -109,16 +111,17 @@ impl WorkspaceRecord {
     }
 }
 
-/// A row of `executors`.
-#[derive(sqlx::FromRow)]
-pub(super) struct ExecutorRecord {
-    id: String,
-    host: String,
-    pool: String,
-    slots: u32,
-    version: String,
-    draining: bool,
-    seen_at: i64,
+record! {
+    /// A row of `executors`.
+    pub(super) struct ExecutorRecord of sqlx::sqlite::SqliteRow {
+        id: String,
+        host: String,
+        pool: String,
+        slots: u32,
+        version: String,
+        draining: bool,
+        seen_at: i64,
+    }
 }
 
 impl ExecutorRecord {

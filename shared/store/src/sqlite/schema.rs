@@ -1,4 +1,4 @@
-//! Migrations of the embedded files: embedded in the program, forward only, one set per owner.
+//! Migrations of the embedded files, one set per owner.
 
 use std::path::Path;
 
@@ -8,15 +8,13 @@ use sqlx::migrate::Migrator;
 
 use super::fault::{changed, fault, migration_fault, newer};
 use super::files;
+use crate::migrations::Migrations;
+use crate::migrations::sqlite::{INGEST, METRICS, RUNS};
 use crate::open::takes_away;
 use crate::{Error, Result};
 
 /// Owners with the migrations of their files.
-pub(super) static OWNERS: [(&str, Migrator); 3] = [
-    ("runs", sqlx::migrate!("../../migrations/sqlite/runs")),
-    ("metrics", sqlx::migrate!("../../migrations/sqlite/metrics")),
-    ("ingest", sqlx::migrate!("../../migrations/sqlite/ingest")),
-];
+pub(super) static OWNERS: [(&str, &Migrations); 3] = [("runs", &RUNS), ("metrics", &METRICS), ("ingest", &INGEST)];
 
 /// Makes the directory and brings every file up to date, one process at a time.
 pub(super) async fn migrate(directory: &Path) -> Result<()> {
