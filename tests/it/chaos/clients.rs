@@ -300,7 +300,7 @@ impl World {
         }
     }
 
-    /// Cancels a run and waits until it is gone.
+    /// Cancels a run and waits until it is gone, at most until a minute after the storm.
     async fn cancel(&self, run: &str) {
         let path = format!("/api/v1/runs/{run}/cancel");
         self.journal.note("invoke", "cancel", json!(run));
@@ -318,7 +318,13 @@ impl World {
         let committed = body["committed"] != false;
         self.journal.note("ok", "cancel", json!({ "run": run, "committed": committed }));
         let mut gone_after = None;
-        while answered.elapsed() < Duration::from_secs(60) {
+        // As long as things fail there is no bound: what a process had been told and not acknowledged comes again after 30 s, and
+        // the next one may be killed with it.
+        let mut calm_since = answered;
+        while calm_since.elapsed() < Duration::from_secs(60) {
+            if !self.stop.is_cancelled() {
+                calm_since = Instant::now();
+            }
             let state = self.http("GET", &format!("/api/v1/runs/{run}?wait=10s&until=final"), &[], &Value::Null).await;
             match state.map(|a| a.json()).filter(is_final) {
                 Some(state) => {

@@ -164,6 +164,9 @@ fn table(world: &World, faults: &Faults, tally: &Tally, first: &[(Loss, Span)]) 
     let mut row = |what: &str, times: Times| lines.push(format!("{what:<48} {times}"));
     row("submit → answer", Times::of(seen.answers.iter().copied()));
     row("cancel → gone", Times::of(gone));
+    // With a journal, these are the ones to look up.
+    let slow = seen.cancels.iter().filter_map(|c| Some((c, c.gone_after.filter(|after| c.committed && after.as_secs() >= 30)?)));
+    slow.for_each(|(cancel, after)| println!("gone {:.1} s after its cancel: {}", after.as_secs_f64(), cancel.run));
     // Begins and ends of attempts are told by the executors' clocks.
     let told_well = |(from, to): &Span| from <= to && !faults.shifted.iter().any(|(since, until)| from <= until && since <= to);
     let reclaimed = reclaims(&tally.details, &faults.executors_killed).into_iter().filter(told_well).collect();

@@ -107,7 +107,7 @@ fn look_at_promises(world: &World, tally: &mut Tally, of_op: &BTreeMap<String, B
     // A cancel may be committed for a run that never came to be: its submission was lost with the bus, or was never taken.
     let came = |run: &String| of_op.values().any(|runs| runs.contains(run));
     for cancel in seen.cancels.iter().filter(|c| c.committed && c.gone_after.is_none() && came(&c.run)) {
-        tally.wrong("cancels", format!("{} was cancelled and did not end within a minute", cancel.run));
+        tally.wrong("cancels", format!("{} was cancelled and had not ended a minute after the storm", cancel.run));
     }
     for text in &seen.violations {
         let kind = match text.split(':').next() {
