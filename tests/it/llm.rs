@@ -323,12 +323,17 @@ async fn a_tool_that_there_is_not_is_refused() {
     assert_eq!(answer.status, 422);
     let error = &answer.json()["errors"][0];
     assert_eq!((&error["code"], &error["pointer"]), (&json!("unknown_tool"), &json!("/definition/steps/0/llm/tools/1")), "{error:#}");
-    let repo = harness.repo(&[&[("p.prompt.md", "---\ntype: agent\ntools: [Bash]\n---\nhi\n")]]);
-    let step = json!({ "id": "mend", "llm": { "model": "a/m", "prompt_file": "p.prompt.md" } });
-    let run = harness.submit(on_repo(&repo, json!([step]))).await;
-    let state = harness.wait_final(&run).await;
-    let words = state["error"]["message"].as_str().unwrap();
-    assert!(words.contains("p.prompt.md") && words.contains("`Bash` is no tool of a model step"), "{words}");
+    let repo = harness.repo(&[&[
+        ("p.prompt.md", "---\ntype: agent\ntools: [Bash]\n---\nhi\n"),
+        ("q.prompt.md", "---\ntools: [grep, '//:grep']\n---\nhi\n"),
+    ]]);
+    for (file, told) in [("p.prompt.md", "`Bash` is no tool of a model step"), ("q.prompt.md", "two tools are called `grep`")] {
+        let step = json!({ "id": "mend", "llm": { "model": "a/m", "prompt_file": file } });
+        let run = harness.submit(on_repo(&repo, json!([step]))).await;
+        let state = harness.wait_final(&run).await;
+        let words = state["error"]["message"].as_str().unwrap();
+        assert!(words.contains(file) && words.contains(told), "{words}");
+    }
     assert_eq!(provider.calls().len(), 0);
     harness.close().await;
 }

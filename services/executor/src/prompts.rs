@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hopyard_contract::FieldError;
-use hopyard_contract::plan::{AgentSpec, LlmSpec, PromptFile};
+use hopyard_contract::plan::{AgentSpec, LlmSpec, LlmTool, PromptFile};
 use hopyard_definition::{MAX_PROMPT, Prompt, parse_prompt};
 use serde_json::{Map, Value};
 
@@ -41,8 +41,12 @@ pub(crate) fn of_llm(mut spec: LlmSpec, workspace: &Path) -> Result<LlmSpec, Pro
     }
     spec.output = spec.output.or(prompt.outputs);
     if spec.tools.is_none() {
-        let tools = prompt.tools.iter().map(|tool| tool.parse()).collect::<Result<_, _>>();
-        spec.tools = Some(tools.map_err(|words: String| PromptError(format!("{}: {words}", file.path)))?);
+        let wrong = |words: String| PromptError(format!("{}: {words}", file.path));
+        let tools = prompt.tools.iter().map(|tool| tool.parse()).collect::<Result<Vec<LlmTool>, _>>().map_err(wrong)?;
+        if let Some(index) = LlmTool::duplicate(&tools) {
+            return Err(wrong(format!("two tools are called `{}`", tools[index].name())));
+        }
+        spec.tools = Some(tools);
     }
     spec.max_turns = spec.max_turns.into_iter().chain(prompt.max_turns.and_then(|turns| turns.try_into().ok())).min();
     Ok(spec)

@@ -1,4 +1,4 @@
-//! Tools that a model may use before it answers: all of them work in the workspace and nowhere else.
+//! Tools that a model may use before it answers. Files are those of the workspace alone; a program may do what any step may.
 
 mod files;
 mod search;

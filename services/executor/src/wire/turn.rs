@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Wire;
 use crate::json::items;
 
-/// Name under which an answer with a schema is asked for, where a wire has only the input of a tool for a form.
+/// Name under which an answer with a schema is asked for, where a wire has only the input of a tool for a form; no tool is called so.
 pub(crate) const ANSWER: &str = "answer";
 
 /// One answer.

@@ -82,11 +82,9 @@ impl LlmSpec {
         if tools.len() > MAX_TOOLS {
             errors.push(FieldError::new("length", format!("{at}/tools"), format!("a model has at most {MAX_TOOLS} tools")));
         }
-        for (index, tool) in tools.iter().enumerate() {
-            if tools[..index].iter().any(|other| other.name() == tool.name()) {
-                let detail = format!("two tools are called `{}`", tool.name());
-                errors.push(FieldError::new("duplicate_tool", format!("{at}/tools/{index}"), detail));
-            }
+        if let Some(index) = LlmTool::duplicate(tools) {
+            let detail = format!("two tools are called `{}`", tools[index].name());
+            errors.push(FieldError::new("duplicate_tool", format!("{at}/tools/{index}"), detail));
         }
     }
 }

@@ -13,11 +13,13 @@ use super::prompt_file::PromptFile;
 const PROMPT: &str = "//";
 /// End of the name of a prompt file.
 const PROMPT_END: &str = ".prompt.md";
+/// Name by which some providers are asked for the answer itself.
+const ANSWER: &str = "answer";
 /// Longest name of a tool that every provider takes.
 const MAX_NAME: usize = 64;
 
-/// One of them; all work in the run's workspace and nowhere else. Written as a text, such as `readfile`, `shell(cargo, git)` or
-/// `//prompts:review`.
+/// One of them. Files are those of the run's workspace alone; a program may do what any step may. Written as a text, such as
+/// `readfile`, `shell(cargo, git)` or `//prompts:review`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LlmTool {
     /// Reads a text file.
@@ -50,6 +52,11 @@ impl LlmTool {
             Self::Shell(_) => "shell",
             Self::Prompt { name, .. } => name,
         }
+    }
+
+    /// The first of these tools that is called as one before it is.
+    pub fn duplicate(tools: &[Self]) -> Option<usize> {
+        (0..tools.len()).find(|index| tools[..*index].iter().any(|other| other.name() == tools[*index].name()))
     }
 
     /// The prompt file of a tool that is one, by its path below the root of the repository.
@@ -106,6 +113,9 @@ fn program_name(name: &str) -> Result<String, String> {
 
 fn prompt(dir: &str, name: &str) -> Result<LlmTool, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if name == ANSWER {
+        return Err(format!("a tool cannot be called `{ANSWER}`: so is the form of an answer"));
+    }
     if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) {
         return Err(format!("`{name}` is no name of a tool: letters, digits, `-` and `_`, {MAX_NAME} at most"));
     }
@@ -174,6 +184,7 @@ mod tests {
             ("//.git:y", "no folder below"),
             ("//a:b c", "no name of a tool"),
             ("//a:", "no name of a tool"),
+            ("//a:answer", "cannot be called `answer`"),
         ];
         for (text, words) in cases {
             let told = text.parse::<LlmTool>().unwrap_err();

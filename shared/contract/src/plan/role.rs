@@ -16,8 +16,9 @@ pub type Roles = BTreeMap<String, AgentSpec>;
 impl Plan {
     /// Every agent that a definition names in its steps, with its pointer.
     pub fn agents(&self) -> impl Iterator<Item = (String, &AgentSpec)> {
-        let written = self.steps.iter().enumerate().filter(|(_, step)| step.variant.is_none());
-        written.flat_map(|(index, step)| match &step.work {
+        // Steps of variants stand between those that were written.
+        let written = self.steps.iter().filter(|step| step.variant.is_none());
+        written.enumerate().flat_map(|(index, step)| match &step.work {
             Work::Agent(agent) => vec![(format!("/steps/{index}/agent"), agent)],
             Work::BestOf(best_of) => {
                 let at = |variant: usize| format!("/steps/{index}/best_of/variants/{variant}");
@@ -25,6 +26,13 @@ impl Plan {
             }
             _ => Vec::new(),
         })
+    }
+
+    /// The names of its roles, for the end of a sentence.
+    pub fn known_roles(&self) -> String {
+        let names: Vec<&str> = self.roles.keys().take(10).map(String::as_str).collect();
+        let more = if self.roles.len() > names.len() { " and more" } else { "" };
+        if names.is_empty() { "; the workflow has no `roles`".to_owned() } else { format!("; there are {}{more}", names.join(", ")) }
     }
 }
 
@@ -77,15 +85,6 @@ pub(super) fn check(plan: &Plan, errors: &mut Vec<FieldError>) {
             // Told with the other templates.
             Err(_) => {}
         }
-    }
-}
-
-impl Plan {
-    /// The names of its roles, for the end of a sentence.
-    pub fn known_roles(&self) -> String {
-        let names: Vec<&str> = self.roles.keys().take(10).map(String::as_str).collect();
-        let more = if self.roles.len() > names.len() { " and more" } else { "" };
-        if names.is_empty() { "; the workflow has no `roles`".to_owned() } else { format!("; there are {}{more}", names.join(", ")) }
     }
 }
 

@@ -49,6 +49,16 @@ fn a_role_that_inputs_name_is_known_when_a_run_is_submitted() {
 }
 
 #[test]
+fn variants_take_roles_and_what_comes_after_them_keeps_its_place() {
+    let best_of =
+        "  - {id: a, best_of: {prompt: x, check: 'true', variants: [{name: p, role: builder}, {name: q, role: '${{ inputs.role }}'}]}}\n";
+    let plan = good(&with(&format!("{best_of}  - {{id: b, needs: [a], agent: {{role: 'x-${{{{ inputs.n }}}}', prompt: x}}}}\n"))).plan;
+    let errors = bind_inputs(&plan, json!({ "role": "cook" }).as_object().unwrap()).unwrap_err();
+    let pointers: Vec<&str> = errors.iter().map(|error| error.pointer.as_str()).collect();
+    assert_eq!(pointers, ["/inputs/role", "/definition/steps/1/agent/role"]);
+}
+
+#[test]
 fn what_is_no_role_is_told_where_it_stands() {
     let cases = [
         ("  - {id: a, agent: {role: architect, prompt: x}}\n", "unknown_role /steps/0/agent/role"),
