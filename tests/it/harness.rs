@@ -28,11 +28,14 @@ pub mod wait;
 use bus::Bus;
 use link::Link;
 use postgres::Postgres;
-use process::Process;
+use process::{Process, last};
 use volume::Volume;
 
 /// Longest time until the last of many faults is made good: the time of an unacknowledged message, and a pass of a janitor.
 const HEALED: Duration = Duration::from_secs(100);
+
+/// Log of the nats-server, beside those of the services.
+const BUS_LOG: &str = "logs/nats.log";
 
 /// Engine of a stack's store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,7 +148,9 @@ impl Harness {
         let places = ["bus", "store", "blobs", "data/host-1"].iter().filter(|_| setup.volumes);
         let volumes = places.map(|place| Volume::at(dir.join(place))).collect();
         let program = find_program("nats-server", "HOPYARD_NATS_SERVER", &process_env).unwrap();
-        let nats = NatsServer::start(NatsOptions { program, data_dir: dir.join("bus"), addr: None, log_file: None }).await.unwrap();
+        let nats = NatsServer::start(NatsOptions { program, data_dir: dir.join("bus"), addr: None, log_file: Some(dir.join(BUS_LOG)) })
+            .await
+            .unwrap();
         let (mut shared, mut own) = (None, None);
         let store_url = match setup.store {
             _ if setup.own_store.is_some() => setup.own_store.clone().unwrap_or_default(),
@@ -429,6 +434,8 @@ impl Drop for Harness {
             for process in &self.processes {
                 eprintln!("---- {} ----\n{}", process.name, process.told());
             }
+            let bus = std::fs::read(self.dir.join(BUS_LOG)).unwrap_or_default();
+            eprintln!("---- nats-server ----\n{}", last(&String::from_utf8_lossy(&bus), 30));
         } else {
             assert!(self.closed, "the test ended without harness.close().await");
         }

@@ -350,10 +350,13 @@ impl Faults {
                 Heal::StartDatabase => harness.postgres.as_mut().expect("it was killed").restart().await.unwrap(),
                 Heal::EmptyVolume(volume) => {
                     std::fs::remove_file(volume.join(BALLAST)).unwrap_or_default();
-                    // A nats-server that could not write acknowledges nothing again until it is started anew, as operators are told.
-                    if volume.ends_with("bus") && !self.ill.contains_key("bus") {
-                        harness.nats.kill().await.unwrap();
-                        harness.nats.restart_same_port().await.unwrap();
+                    // A nats-server that could not write acknowledges nothing again until it is started anew, as operators are
+                    // told. Nor does one that was stopped meanwhile: letting it go on is not enough then.
+                    if volume.ends_with("bus") {
+                        match self.ill.get_mut("bus") {
+                            Some((_, heal)) => *heal = Heal::StartBus,
+                            None => harness.nats.restart_same_port().await.unwrap(),
+                        }
                     }
                 }
             }
