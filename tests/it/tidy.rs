@@ -33,7 +33,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates that only one project crate may name.
-const OWNED: [(&str, &str); 3] = [("sqlx", "store"), ("async-nats", "runtime"), ("git2", "worktree")];
+const OWNED: [(&str, &str); 4] = [("sqlx", "store"), ("rusqlite", "store"), ("async-nats", "runtime"), ("git2", "worktree")];
 
 /// Crates that do input, output or waiting: the pure crates name none of them.
 const IMPURE: [&str; 9] = ["tokio", "async-trait", "futures", "reqwest", "axum", "hyper", "tracing", "nix", "tempfile"];

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sqlx::SqlitePool;
-
 use crate::{Error, Result};
+use pool::Pool;
 
 mod audit;
 mod clock;
@@ -14,11 +13,13 @@ mod fault;
 mod files;
 mod listing;
 mod metrics;
+mod pool;
 mod reader;
 mod reading;
 mod rows;
 mod runs;
 mod schema;
+mod statement;
 mod transaction;
 mod write;
 
@@ -30,9 +31,9 @@ mod tests;
 pub(crate) struct Sqlite {
     directory: PathBuf,
     /// Read-only connections to the scheduler's file.
-    readers: SqlitePool,
+    readers: Pool,
     /// The one connection that the metrics service writes its file with.
-    metrics: SqlitePool,
+    metrics: Pool,
     plans: Arc<definitions::Plans>,
 }
 

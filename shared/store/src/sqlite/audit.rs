@@ -6,14 +6,14 @@ use hopyard_contract::event::Event;
 use hopyard_contract::run::WorkspaceRow;
 use hopyard_contract::submit::Receipt;
 use hopyard_contract::{Name, RunId};
-use sqlx::SqliteConnection;
+use rusqlite::Connection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
-use super::fault::fault;
-use super::reader::{Reads, within};
+use super::reader::Reads;
 use super::reading;
 use super::rows::{WorkspaceRecord, decode, encode, id_list, instant, micros, signed, unsigned, word};
+use super::statement::{rows, value, values};
 use crate::Result;
 use crate::audit::{AuditReader, AuditedKey, CrowdedSlot, Histories, Overdue, Touch};
 
@@ -56,8 +56,8 @@ pub(super) const INVENTORY: &str = "select * from workspaces where id > ?1 and s
 pub(super) const INVENTORY_OF: &str = "select * from workspaces where id in (select value from json_each(?1)) order by id";
 
 /// All events of runs, in order.
-async fn events_of(connection: &mut SqliteConnection, list: &str) -> Result<HashMap<RunId, Vec<Event>>> {
-    let pages: Vec<(Uuid, String)> = sqlx::query_as(PAGES).bind(list).fetch_all(connection).await.map_err(fault)?;
+fn events_of(connection: &Connection, list: &str) -> Result<HashMap<RunId, Vec<Event>>> {
+    let pages: Vec<(Uuid, String)> = rows(connection, PAGES, [list])?;
     let mut events: HashMap<RunId, Vec<Event>> = HashMap::new();
     for (id, page) in pages {
         let mut page: Vec<Event> = decode(format_args!("page of events of run {id}"), &page)?;
@@ -73,50 +73,50 @@ fn runs(ids: Vec<Uuid>) -> Vec<RunId> {
 #[async_trait]
 impl AuditReader for Reads {
     async fn runs_from(&self, from: RunId, limit: u32) -> Result<Vec<RunId>> {
-        let query = sqlx::query_scalar(RUNS_FROM).bind(from.as_uuid()).bind(limit);
-        Ok(runs(within(async { query.fetch_all(self.pool()).await.map_err(fault) }).await?))
+        let params = (from.as_uuid(), limit);
+        Ok(runs(self.pool().read(move |connection| values(connection, RUNS_FROM, params)).await?))
     }
 
     async fn open_runs(&self, from: RunId, to: RunId, limit: u32) -> Result<Vec<RunId>> {
-        let query = sqlx::query_scalar(OPEN_RUNS).bind(from.as_uuid()).bind(to.as_uuid()).bind(limit);
-        Ok(runs(within(async { query.fetch_all(self.pool()).await.map_err(fault) }).await?))
+        let params = (from.as_uuid(), to.as_uuid(), limit);
+        Ok(runs(self.pool().read(move |connection| values(connection, OPEN_RUNS, params)).await?))
     }
 
     async fn touched(&self, behind: &Touch, limit: u32) -> Result<Vec<Touch>> {
-        let query = sqlx::query_as(TOUCHED).bind(micros(behind.at)).bind(behind.run.as_uuid()).bind(signed(behind.first_seq)).bind(limit);
-        let rows: Vec<(i64, Uuid, i64)> = within(async { query.fetch_all(self.pool()).await.map_err(fault) }).await?;
+        let params = (micros(behind.at), behind.run.as_uuid(), signed(behind.first_seq), limit);
+        let rows: Vec<(i64, Uuid, i64)> = self.pool().read(move |connection| rows(connection, TOUCHED, params)).await?;
         let read =
             |(at, run, first): (i64, Uuid, i64)| Ok(Touch { at: instant(at)?, run: RunId::from_uuid(run), first_seq: unsigned(first)? });
         rows.into_iter().map(read).collect()
     }
 
     async fn histories(&self, ids: &[RunId]) -> Result<Histories> {
-        within(async {
-            let list = id_list(ids);
-            // One snapshot for all statements; dropping it ends it.
-            let mut snapshot = self.pool().begin().await.map_err(fault)?;
-            let states = reading::states(&mut snapshot, self.plans(), ids).await?;
-            // The snapshot was taken by the first statement: what it holds was true at some moment before this one.
-            let now = Utc::now();
-            let mut events = events_of(&mut snapshot, &list).await?;
-            let differing: Vec<(Uuid, String)> = sqlx::query_as(DIFFERING).bind(&list).fetch_all(&mut *snapshot).await.map_err(fault)?;
-            let with_events = |state: hopyard_contract::run::RunState| {
-                let events = events.remove(&state.run.id).unwrap_or_default();
-                (state, events)
-            };
-            Ok(Histories {
-                now,
-                runs: states.into_iter().map(with_events).collect(),
-                differing: differing.into_iter().map(|(id, row)| (RunId::from_uuid(id), row)).collect(),
+        let (plans, ids) = (self.plans().clone(), ids.to_owned());
+        self.pool()
+            .snapshot(move |connection| {
+                let list = id_list(&ids);
+                let states = reading::states(connection, &plans, &ids)?;
+                // The snapshot was taken by the first statement: what it holds was true at some moment before this one.
+                let now = Utc::now();
+                let mut events = events_of(connection, &list)?;
+                let differing: Vec<(Uuid, String)> = rows(connection, DIFFERING, [&list])?;
+                let with_events = |state: hopyard_contract::run::RunState| {
+                    let events = events.remove(&state.run.id).unwrap_or_default();
+                    (state, events)
+                };
+                Ok(Histories {
+                    now,
+                    runs: states.into_iter().map(with_events).collect(),
+                    differing: differing.into_iter().map(|(id, row)| (RunId::from_uuid(id), row)).collect(),
+                })
             })
-        })
-        .await
+            .await
     }
 
     async fn keys(&self, behind: Option<(&Name, &str)>, limit: u32) -> Result<Vec<AuditedKey>> {
         let (namespace, key) = behind.map_or(("", ""), |(namespace, key)| (namespace.as_str(), key));
-        let query = sqlx::query_as(KEYS).bind(namespace).bind(key).bind(limit);
-        let rows: Vec<(String, String, Uuid, bool)> = within(async { query.fetch_all(self.pool()).await.map_err(fault) }).await?;
+        let params = (namespace.to_owned(), key.to_owned(), limit);
+        let rows: Vec<(String, String, Uuid, bool)> = self.pool().read(move |connection| rows(connection, KEYS, params)).await?;
         let read = |(namespace, key, run, known): (String, String, Uuid, bool)| {
             Ok(AuditedKey { namespace: word(&namespace)?, key, run: RunId::from_uuid(run), known })
         };
@@ -124,45 +124,45 @@ impl AuditReader for Reads {
     }
 
     async fn receipts(&self, behind: (u64, i64), limit: u32) -> Result<Vec<(Receipt, i64)>> {
-        let query = sqlx::query_as(RECEIPTS).bind(signed(behind.0)).bind(behind.1).bind(limit);
-        let rows: Vec<(String, i64)> = within(async { query.fetch_all(self.pool()).await.map_err(fault) }).await?;
+        let params = (signed(behind.0), behind.1, limit);
+        let rows: Vec<(String, i64)> = self.pool().read(move |connection| rows(connection, RECEIPTS, params)).await?;
         rows.into_iter().map(|(data, time)| Ok((decode("receipt", &data)?, time))).collect()
     }
 
     async fn receipt_numbers(&self, from: u64, to: u64, since_ns: i64) -> Result<Vec<u64>> {
-        let query = sqlx::query_scalar(RECEIPT_NUMBERS).bind(signed(from)).bind(signed(to)).bind(since_ns);
-        let rows: Vec<i64> = within(async { query.fetch_all(self.pool()).await.map_err(fault) }).await?;
+        let params = (signed(from), signed(to), since_ns);
+        let rows: Vec<i64> = self.pool().read(move |connection| values(connection, RECEIPT_NUMBERS, params)).await?;
         rows.into_iter().map(unsigned).collect()
     }
 
     async fn first_receipt(&self, since_ns: i64) -> Result<Option<u64>> {
-        let query = sqlx::query_scalar(FIRST_RECEIPT).bind(since_ns);
-        let first: Option<i64> = within(async { query.fetch_optional(self.pool()).await.map_err(fault) }).await?;
+        let params = (since_ns,);
+        let first: Option<i64> = self.pool().read(move |connection| value(connection, FIRST_RECEIPT, params)).await?;
         first.map(unsigned).transpose()
     }
 
     async fn overdue(&self, before: DateTime<Utc>, limit: u32) -> Result<Vec<Overdue>> {
-        let query = sqlx::query_as(OVERDUE).bind(micros(before)).bind(limit);
-        let rows: Vec<(Uuid, String, i64)> = within(async { query.fetch_all(self.pool()).await.map_err(fault) }).await?;
+        let params = (micros(before), limit);
+        let rows: Vec<(Uuid, String, i64)> = self.pool().read(move |connection| rows(connection, OVERDUE, params)).await?;
         rows.into_iter().map(|(run, kind, at)| Ok(Overdue { run: RunId::from_uuid(run), kind, at: instant(at)? })).collect()
     }
 
     async fn crowded_slots(&self, limit: u32) -> Result<Vec<CrowdedSlot>> {
-        let query = sqlx::query_as(CROWDED).bind(limit);
-        let rows: Vec<(String, i64, i64)> = within(async { query.fetch_all(self.pool()).await.map_err(fault) }).await?;
+        let params = (limit,);
+        let rows: Vec<(String, i64, i64)> = self.pool().read(move |connection| rows(connection, CROWDED, params)).await?;
         let read = |(key, holders, limit)| Ok(CrowdedSlot { key, holders: unsigned(holders)?, limit: unsigned(limit)? });
         rows.into_iter().map(read).collect()
     }
 
     async fn inventory(&self, behind: &str, limit: u32) -> Result<Vec<WorkspaceRow>> {
-        let query = sqlx::query_as(INVENTORY).bind(behind).bind(limit);
-        let rows: Vec<WorkspaceRecord> = within(async { query.fetch_all(self.pool()).await.map_err(fault) }).await?;
+        let params = (behind.to_owned(), limit);
+        let rows: Vec<WorkspaceRecord> = self.pool().read(move |connection| rows(connection, INVENTORY, params)).await?;
         rows.into_iter().map(WorkspaceRecord::read).collect()
     }
 
     async fn inventory_of(&self, ids: &[String]) -> Result<Vec<WorkspaceRow>> {
-        let query = sqlx::query_as(INVENTORY_OF).bind(encode("workspace ids", ids)?);
-        let rows: Vec<WorkspaceRecord> = within(async { query.fetch_all(self.pool()).await.map_err(fault) }).await?;
+        let params = (encode("workspace ids", ids)?,);
+        let rows: Vec<WorkspaceRecord> = self.pool().read(move |connection| rows(connection, INVENTORY_OF, params)).await?;
         rows.into_iter().map(WorkspaceRecord::read).collect()
     }
 }

@@ -7,10 +7,10 @@ use hopyard_contract::Name;
 use hopyard_contract::message::{PutDefinition, PutDefinitionReply};
 use hopyard_contract::plan::Plan;
 use hopyard_contract::view::WorkflowView;
-use sqlx::SqliteConnection;
+use rusqlite::{Connection, params};
 
-use super::fault::fault;
 use super::rows::{decode, encode, instant, word};
+use super::statement::{execute, row, rows, value};
 use crate::{Error, Result};
 
 /// Most plans in memory; a server with more workflows at work reads some of them again.
@@ -36,7 +36,7 @@ pub(super) struct Plans(Mutex<HashMap<String, Arc<Plan>>>);
 
 impl Plans {
     /// Plans by hash; unknown hashes are absent.
-    pub(super) async fn get(&self, connection: &mut SqliteConnection, hashes: &[String]) -> Result<HashMap<String, Arc<Plan>>> {
+    pub(super) fn get(&self, connection: &Connection, hashes: &[String]) -> Result<HashMap<String, Arc<Plan>>> {
         let mut found = HashMap::with_capacity(hashes.len());
         let mut missing = Vec::new();
         {
@@ -51,8 +51,7 @@ impl Plans {
         if missing.is_empty() {
             return Ok(found);
         }
-        let rows: Vec<(String, String)> =
-            sqlx::query_as(PLANS).bind(encode("hashes", &missing)?).fetch_all(connection).await.map_err(fault)?;
+        let rows: Vec<(String, String)> = rows(connection, PLANS, params![encode("hashes", &missing)?])?;
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (hash, text) in rows {
             let plan =
@@ -69,24 +68,21 @@ impl Plans {
 }
 
 /// Stores a definition within the caller's transaction.
-pub(super) async fn put(connection: &mut SqliteConnection, put: &PutDefinition, now: i64) -> Result<PutDefinitionReply> {
+pub(super) fn put(connection: &Connection, put: &PutDefinition, now: i64) -> Result<PutDefinitionReply> {
     let (namespace, name) = (put.namespace.as_str(), put.name.as_str());
-    sqlx::query("insert into plans (hash, plan) values (?1, ?2) on conflict (hash) do nothing")
-        .bind(&put.plan_hash)
-        .bind(encode("the plan", &put.plan)?)
-        .execute(&mut *connection)
-        .await
-        .map_err(fault)?;
+    execute(
+        connection,
+        "insert into plans (hash, plan) values (?1, ?2) on conflict (hash) do nothing",
+        params![&put.plan_hash, encode("the plan", &put.plan)?],
+    )?;
     if !put.register {
-        let known: i64 =
-            sqlx::query_scalar(KNOWN).bind(namespace).bind(&put.definition_hash).fetch_one(&mut *connection).await.map_err(fault)?;
-        if known == 0 {
-            insert(connection, put, None, now).await?;
+        let known: Option<i64> = value(connection, KNOWN, params![namespace, &put.definition_hash])?;
+        if known == Some(0) {
+            insert(connection, put, None, now)?;
         }
         return Ok(PutDefinitionReply::Created { version: 0 });
     }
-    let current: Option<(u32, String, String)> =
-        sqlx::query_as(CURRENT).bind(namespace).bind(name).fetch_optional(&mut *connection).await.map_err(fault)?;
+    let current: Option<(u32, String, String)> = row(connection, CURRENT, params![namespace, name])?;
     // Unchanged comes first: a repeat of a put whose answer was lost names a hash that has been replaced by its own.
     if let Some((version, hash, plan_hash)) = &current
         && *hash == put.definition_hash
@@ -98,24 +94,16 @@ pub(super) async fn put(connection: &mut SqliteConnection, put: &PutDefinition, 
         return Ok(PutDefinitionReply::Mismatch);
     }
     let version = current.as_ref().map_or(0, |(version, ..)| *version) + 1;
-    insert(connection, put, Some(version), now).await?;
+    insert(connection, put, Some(version), now)?;
     Ok(if current.is_none() { PutDefinitionReply::Created { version } } else { PutDefinitionReply::Updated { version } })
 }
 
-async fn insert(connection: &mut SqliteConnection, put: &PutDefinition, version: Option<u32>, now: i64) -> Result<()> {
-    sqlx::query(
+fn insert(connection: &Connection, put: &PutDefinition, version: Option<u32>, now: i64) -> Result<()> {
+    execute(
+        connection,
         "insert into definitions (namespace, name, version, hash, plan_hash, created_at, source) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )
-    .bind(put.namespace.as_str())
-    .bind(put.name.as_str())
-    .bind(version)
-    .bind(&put.definition_hash)
-    .bind(&put.plan_hash)
-    .bind(now)
-    .bind(&put.source)
-    .execute(connection)
-    .await
-    .map_err(fault)?;
+        params![put.namespace.as_str(), put.name.as_str(), version, &put.definition_hash, &put.plan_hash, now, &put.source],
+    )?;
     Ok(())
 }
 
@@ -126,32 +114,16 @@ fn listed((name, version, hash, created_at): Listed) -> Result<WorkflowView> {
 }
 
 /// Newest versions by name, above `after`.
-pub(super) async fn workflows(
-    connection: &mut SqliteConnection,
-    namespace: &Name,
-    after: Option<&Name>,
-    limit: u32,
-) -> Result<Vec<WorkflowView>> {
+pub(super) fn workflows(connection: &Connection, namespace: &Name, after: Option<&Name>, limit: u32) -> Result<Vec<WorkflowView>> {
     let after = after.map_or("", Name::as_str);
-    let rows: Vec<Listed> =
-        sqlx::query_as(WORKFLOWS).bind(namespace.as_str()).bind(after).bind(limit).fetch_all(connection).await.map_err(fault)?;
+    let rows: Vec<Listed> = rows(connection, WORKFLOWS, params![namespace.as_str(), after, limit])?;
     rows.into_iter().map(listed).collect()
 }
 
 /// One version, the newest if none is named, with text and plan.
-pub(super) async fn workflow(
-    connection: &mut SqliteConnection,
-    namespace: &Name,
-    name: &Name,
-    version: Option<u32>,
-) -> Result<Option<WorkflowView>> {
-    let row: Option<(String, u32, String, i64, String, String)> = sqlx::query_as(WORKFLOW)
-        .bind(namespace.as_str())
-        .bind(name.as_str())
-        .bind(version)
-        .fetch_optional(connection)
-        .await
-        .map_err(fault)?;
+pub(super) fn workflow(connection: &Connection, namespace: &Name, name: &Name, version: Option<u32>) -> Result<Option<WorkflowView>> {
+    let row: Option<(String, u32, String, i64, String, String)> =
+        row(connection, WORKFLOW, params![namespace.as_str(), name.as_str(), version])?;
     let Some((name, version, hash, created_at, source, plan)) = row else { return Ok(None) };
     let mut view = listed((name, version, hash, created_at))?;
     view.plan = Some(decode(format_args!("plan of workflow {}", view.name), &plan)?);
@@ -160,13 +132,12 @@ pub(super) async fn workflow(
 }
 
 /// All versions, newest first.
-pub(super) async fn versions(connection: &mut SqliteConnection, namespace: &Name, name: &Name) -> Result<Vec<WorkflowView>> {
-    let rows: Vec<Listed> =
-        sqlx::query_as(VERSIONS).bind(namespace.as_str()).bind(name.as_str()).fetch_all(connection).await.map_err(fault)?;
+pub(super) fn versions(connection: &Connection, namespace: &Name, name: &Name) -> Result<Vec<WorkflowView>> {
+    let rows: Vec<Listed> = rows(connection, VERSIONS, params![namespace.as_str(), name.as_str()])?;
     rows.into_iter().map(listed).collect()
 }
 
 /// Text by hash.
-pub(super) async fn source(connection: &mut SqliteConnection, namespace: &Name, hash: &str) -> Result<Option<String>> {
-    sqlx::query_scalar(SOURCE).bind(namespace.as_str()).bind(hash).fetch_optional(connection).await.map_err(fault)
+pub(super) fn source(connection: &Connection, namespace: &Name, hash: &str) -> Result<Option<String>> {
+    value(connection, SOURCE, params![namespace.as_str(), hash])
 }

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::statfs::{FsType, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, statfs};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, SqlitePool};
+use rusqlite::{Connection, OpenFlags};
 
 use super::fault::fault;
+use super::pool::{Pool, beside};
 use crate::{Error, Result};
 
 /// How long a connection waits for another process that writes or recovers the file.
 const BUSY: Duration = Duration::from_secs(5);
 /// Read-only connections of one process.
-const READERS: u32 = 4;
+pub(super) const READERS: usize = 4;
+/// Statements that a connection keeps prepared: all that there are, but for lists with rare filters.
+const STATEMENTS: usize = 128;
 /// Network file systems that `statfs` names but `nix` does not: CIFS and SMB2.
 const CIFS_MAGICS: [u64; 2] = [0xff53_4d42, 0xfe53_4d42];
 
@@ -23,48 +25,42 @@ pub(super) fn path(directory: &Path, owner: &str) -> PathBuf {
     directory.join(format!("{owner}.db"))
 }
 
-/// Options for writing. A commit is on disk before it is acknowledged: `synchronous=FULL`.
-pub(super) fn writing(file: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(file)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(false)
-        .busy_timeout(BUSY)
+/// Opens a file for writing. A commit is on disk before it is acknowledged: `synchronous = full`.
+pub(super) fn writing(file: &Path) -> Result<Connection> {
+    open(file, OpenFlags::empty(), "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = off")
 }
 
-/// Options for reading: never makes a file, never changes one.
-pub(super) fn reading(file: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new().filename(file).create_if_missing(false).foreign_keys(false).busy_timeout(BUSY).pragma("query_only", "on")
+/// The same, and makes the file if there is none.
+pub(super) fn making(file: &Path) -> Result<Connection> {
+    open(file, OpenFlags::SQLITE_OPEN_CREATE, "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = off")
 }
 
-/// Connections live as long as their pool: they cost nothing while idle, and their statements stay prepared.
-///
-/// A full disk ends a transaction inside SQLite, where the driver still counts it, and such a connection could never begin
-/// another one: it is given up.
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .min_connections(0)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
+/// Opens a file for reading: never makes it, never changes it.
+pub(super) fn reading(file: &Path) -> Result<Connection> {
+    open(file, OpenFlags::empty(), "pragma foreign_keys = off; pragma query_only = on")
+}
+
+fn open(file: &Path, further: OpenFlags, pragmas: &str) -> Result<Connection> {
+    let connect = || {
+        // Readers write, too: the marks by which the log is shared. A connection is used by one thread at a time.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | further;
+        let connection = Connection::open_with_flags(file, flags)?;
+        connection.busy_timeout(BUSY)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.execute_batch(pragmas)?;
+        Ok(connection)
+    };
+    connect().map_err(fault)
 }
 
 /// Readers of the scheduler's file, opened when first used.
-pub(super) fn readers(directory: &Path) -> SqlitePool {
-    pool(READERS).connect_lazy_with(reading(&path(directory, "runs")))
+pub(super) fn readers(directory: &Path) -> Pool {
+    Pool::new(path(directory, "runs"), reading, READERS)
 }
 
 /// The metrics service's connection, opened when first used.
-pub(super) fn metrics(directory: &Path) -> SqlitePool {
-    pool(1).connect_lazy_with(writing(&path(directory, "metrics")))
-}
-
-/// The scheduler's one writing connection.
-pub(super) async fn writer(directory: &Path) -> Result<SqlitePool> {
-    pool(1).connect_with(writing(&path(directory, "runs"))).await.map_err(fault)
+pub(super) fn metrics(directory: &Path) -> Pool {
+    Pool::new(path(directory, "metrics"), writing, 1)
 }
 
 /// Takes the lock that makes this process the only scheduler of the directory; it is held while the file is open.
@@ -81,12 +77,12 @@ pub(super) fn lock_scheduler(directory: &Path) -> Result<File> {
 /// Waits until no other process migrates the directory.
 pub(super) async fn lock_migrations(directory: &Path) -> Result<File> {
     let path = directory.join("migrate.lock");
-    let wait = move || {
+    beside(move || {
         let file = open_lock(&path)?;
         file.lock().map_err(|e| Error::Unavailable(format!("cannot lock {}: {e}", path.display())))?;
         Ok(file)
-    };
-    tokio::task::spawn_blocking(wait).await.map_err(|e| Error::Unavailable(format!("the wait for the migration lock ended early: {e}")))?
+    })
+    .await
 }
 
 fn open_lock(path: &Path) -> Result<File> {

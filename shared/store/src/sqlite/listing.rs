@@ -3,20 +3,45 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::status::RunStatus;
 use hopyard_contract::{Name, RunId};
-use sqlx::{QueryBuilder, Sqlite};
+use rusqlite::types::Value;
 
 use super::rows::micros;
 use crate::read::RunFilter;
 
+/// A statement in the making, with the values that it is run with.
+#[derive(Debug)]
+pub(super) struct Query {
+    /// Its text.
+    pub(super) sql: String,
+    /// One for each `?` in it.
+    pub(super) values: Vec<Value>,
+}
+
+impl Query {
+    fn new(sql: &str) -> Self {
+        Self { sql: sql.to_owned(), values: Vec::new() }
+    }
+
+    fn push(&mut self, sql: &str) -> &mut Self {
+        self.sql.push_str(sql);
+        self
+    }
+
+    fn push_bind(&mut self, value: impl Into<Value>) -> &mut Self {
+        self.values.push(value.into());
+        self.push("?")
+    }
+}
+
 /// The statement for one page of runs, newest first; its rows are the runs' documents.
 ///
 /// The index is named, since without statistics the planner cannot know that "failed" is rare and "completed" is not.
-pub(super) fn page(namespace: &Name, filter: &RunFilter) -> QueryBuilder<Sqlite> {
+pub(super) fn page(namespace: &Name, filter: &RunFilter) -> Query {
     let mut statuses = filter.statuses.clone();
     statuses.sort_unstable();
     statuses.dedup();
     let rare = !statuses.is_empty() && !statuses.contains(&RunStatus::Completed);
-    let mut query = QueryBuilder::new("select data from (");
+    let mut query = Query::new("select data from (");
     if filter.session.is_some() {
         arm(&mut query, "runs_by_session", namespace, filter, &statuses);
     } else if filter.repo.is_some() {
@@ -37,16 +62,16 @@ pub(super) fn page(namespace: &Name, filter: &RunFilter) -> QueryBuilder<Sqlite>
     query
 }
 
-fn arm(query: &mut QueryBuilder<Sqlite>, index: &'static str, namespace: &Name, filter: &RunFilter, statuses: &[RunStatus]) {
+fn arm(query: &mut Query, index: &'static str, namespace: &Name, filter: &RunFilter, statuses: &[RunStatus]) {
     query.push("select id, data from runs indexed by ").push(index).push(" where namespace = ").push_bind(namespace.as_str().to_owned());
     match statuses {
         [] => {}
-        [status] => drop(query.push(" and status = ").push_bind(status.as_str())),
+        [status] => {
+            query.push(" and status = ").push_bind(status.as_str().to_owned());
+        }
         several => {
-            query.push(" and status in (");
-            let mut list = query.separated(", ");
-            for status in several {
-                list.push_bind(status.as_str());
+            for (i, status) in several.iter().enumerate() {
+                query.push(if i == 0 { " and status in (" } else { ", " }).push_bind(status.as_str().to_owned());
             }
             query.push(")");
         }

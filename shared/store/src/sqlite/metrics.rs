@@ -2,21 +2,22 @@
 
 use async_trait::async_trait;
 use chrono::Utc;
-use sqlx::SqlitePool;
+use rusqlite::{Connection, params};
 
-use super::fault::fault;
+use super::pool::Pool;
 use super::rows::{decode, encode, micros};
+use super::statement::{execute, value};
 use crate::Result;
 use crate::metrics::MetricsStore;
 
 /// The one document of the metrics service.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    pool: SqlitePool,
+    pool: Pool,
 }
 
 impl Metrics {
-    pub(super) fn new(pool: SqlitePool) -> Self {
+    pub(super) fn new(pool: Pool) -> Self {
         Self { pool }
     }
 }
@@ -24,8 +25,7 @@ impl Metrics {
 #[async_trait]
 impl MetricsStore for Metrics {
     async fn load(&self) -> Result<Option<serde_json::Value>> {
-        let state: Option<String> =
-            sqlx::query_scalar("select state from state where id = 1").fetch_optional(&self.pool).await.map_err(fault)?;
+        let state: Option<String> = self.pool.work(|connection| value(connection, "select state from state where id = 1", [])).await?;
         state.map(|text| decode("metrics state", &text)).transpose()
     }
 
@@ -35,13 +35,8 @@ impl MetricsStore for Metrics {
         } else {
             "update state set version = ?1 + 1, saved_at = ?2, state = ?3 where id = 1 and version = ?1"
         };
-        let saved = sqlx::query(statement)
-            .bind(version)
-            .bind(micros(Utc::now()))
-            .bind(encode("the metrics state", state)?)
-            .execute(&self.pool)
-            .await
-            .map_err(fault)?;
-        Ok(saved.rows_affected() == 1)
+        let state = encode("the metrics state", state)?;
+        let save = move |connection: &Connection| execute(connection, statement, params![version, micros(Utc::now()), state]);
+        Ok(self.pool.work(save).await? == 1)
     }
 }

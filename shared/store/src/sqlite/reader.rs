@@ -1,6 +1,5 @@
 //! The readers' side of an embedded store, in any process: connections that cannot write.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,19 +12,17 @@ use hopyard_contract::submit::Receipt;
 use hopyard_contract::usage::Tokens;
 use hopyard_contract::view::WorkflowView;
 use hopyard_contract::{Name, RunId, Usage};
-use sqlx::pool::PoolConnection;
-use sqlx::{Sqlite, SqlitePool};
+use rusqlite::{Connection, params_from_iter};
 
 use super::definitions::{self, Plans};
-use super::fault::fault;
+use super::listing::{self, Query};
+use super::pool::Pool;
+use super::reading;
 use super::rows::{ExecutorRecord, WorkspaceRecord, decode, micros, signed, unsigned, word};
-use super::{listing, reading};
+use super::statement::{rows, value, values};
+use crate::Result;
 use crate::read::{Reader, RunFilter, UsageBy, UsageRow};
 use crate::runs::{Claimable, ExecutorRow};
-use crate::{Error, Result};
-
-/// Longest that a read may take.
-const LIMIT: Duration = Duration::from_secs(2);
 
 // Keys of a run's slots that others hold to the limit.
 pub(super) const TAKEN: &str = "select w.key from run_slots w where w.run_id = ?1 and w.held = 0 \
@@ -62,41 +59,36 @@ type Sums = (String, i64, Option<i64>, i64, i64, i64, i64, i64, i64);
 /// Reads of other services.
 #[derive(Debug)]
 pub(crate) struct Reads {
-    pool: SqlitePool,
+    pool: Pool,
     plans: Arc<Plans>,
 }
 
 impl Reads {
-    pub(super) fn new(pool: SqlitePool, plans: Arc<Plans>) -> Self {
+    pub(super) fn new(pool: Pool, plans: Arc<Plans>) -> Self {
         Self { pool, plans }
     }
 
-    pub(super) fn pool(&self) -> &SqlitePool {
+    pub(super) fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    pub(super) fn plans(&self) -> &Plans {
+    pub(super) fn plans(&self) -> &Arc<Plans> {
         &self.plans
     }
+}
 
-    async fn connection(&self) -> Result<PoolConnection<Sqlite>> {
-        within(async { self.pool.acquire().await.map_err(fault) }).await
+/// A run as the readers see it.
+fn state(connection: &Connection, plans: &Plans, namespace: &Name, id: RunId) -> Result<Option<RunState>> {
+    let id = reading::alias(connection, id)?.unwrap_or(id);
+    let found = reading::states(connection, plans, &[id])?.pop();
+    let Some(mut state) = found.filter(|s| s.run.namespace == *namespace) else { return Ok(None) };
+    if state.run.status == RunStatus::Pending
+        && state.run.slots.iter().any(|s| !s.held)
+        && value::<String>(connection, TAKEN, [id.as_uuid()])?.is_some()
+    {
+        await_slot(&mut state);
     }
-
-    async fn state(&self, namespace: &Name, id: RunId) -> Result<Option<RunState>> {
-        // One snapshot for all statements; dropping it ends it.
-        let mut snapshot = self.pool.begin().await.map_err(fault)?;
-        let id = reading::alias(&mut snapshot, id).await?.unwrap_or(id);
-        let found = reading::states(&mut snapshot, &self.plans, &[id]).await?.pop();
-        let Some(mut state) = found.filter(|s| s.run.namespace == *namespace) else { return Ok(None) };
-        if state.run.status == RunStatus::Pending && state.run.slots.iter().any(|s| !s.held) {
-            let taken: Option<String> = sqlx::query_scalar(TAKEN).bind(id.as_uuid()).fetch_optional(&mut *snapshot).await.map_err(fault)?;
-            if taken.is_some() {
-                await_slot(&mut state);
-            }
-        }
-        Ok(Some(state))
-    }
+    Ok(Some(state))
 }
 
 /// Says that a run waits for its slot, unless something else has to happen first. Nobody writes this down when it comes
@@ -111,26 +103,22 @@ fn await_slot(state: &mut RunState) {
     }
 }
 
-/// A read that takes at most its time.
-pub(super) async fn within<T>(read: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::time::timeout(LIMIT, read).await.unwrap_or_else(|_| Err(Error::Unavailable("a read took longer than 2 s".to_owned())))
-}
-
 #[async_trait]
 impl Reader for Reads {
     async fn run(&self, namespace: &Name, id: RunId) -> Result<Option<RunState>> {
-        within(self.state(namespace, id)).await
+        let (plans, namespace) = (self.plans.clone(), namespace.clone());
+        self.pool.snapshot(move |connection| state(connection, &plans, &namespace, id)).await
     }
 
     async fn runs(&self, namespace: &Name, filter: &RunFilter) -> Result<Vec<Run>> {
-        let mut query = listing::page(namespace, filter);
-        let rows = async { query.build_query_scalar::<String>().fetch_all(&self.pool).await.map_err(fault) };
-        within(rows).await?.iter().map(|data| decode("run", data)).collect()
+        let Query { sql, values: params } = listing::page(namespace, filter);
+        let rows: Vec<String> = self.pool.read(move |connection| values(connection, &sql, params_from_iter(params))).await?;
+        rows.iter().map(|data| decode("run", data)).collect()
     }
 
     async fn events(&self, namespace: &Name, id: RunId, after: u64, limit: u32) -> Result<Vec<Event>> {
-        let query = sqlx::query_scalar(EVENTS).bind(id.as_uuid()).bind(namespace.as_str()).bind(signed(after)).bind(limit);
-        let pages: Vec<String> = within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await?;
+        let params = (id.as_uuid(), namespace.to_string(), signed(after), limit);
+        let pages: Vec<String> = self.pool.read(move |connection| values(connection, EVENTS, params)).await?;
         let mut events = Vec::new();
         for page in pages {
             let page: Vec<Event> = decode(format_args!("page of events of run {id}"), &page)?;
@@ -141,51 +129,48 @@ impl Reader for Reads {
     }
 
     async fn receipt(&self, namespace: &Name, seq: u64) -> Result<Option<Receipt>> {
-        let query = sqlx::query_scalar(RECEIPT).bind(signed(seq)).bind(namespace.as_str());
-        let data: Option<String> = within(async { query.fetch_optional(&self.pool).await.map_err(fault) }).await?;
+        let params = (signed(seq), namespace.to_string());
+        let data: Option<String> = self.pool.read(move |connection| value(connection, RECEIPT, params)).await?;
         data.map(|data| decode(format_args!("receipt {seq}"), &data)).transpose()
     }
 
     async fn workflows(&self, namespace: &Name, after: Option<&Name>, limit: u32) -> Result<Vec<WorkflowView>> {
-        let mut connection = self.connection().await?;
-        within(definitions::workflows(&mut connection, namespace, after, limit)).await
+        let (namespace, after) = (namespace.clone(), after.cloned());
+        self.pool.read(move |connection| definitions::workflows(connection, &namespace, after.as_ref(), limit)).await
     }
 
     async fn workflow(&self, namespace: &Name, name: &Name, version: Option<u32>) -> Result<Option<WorkflowView>> {
-        let mut connection = self.connection().await?;
-        within(definitions::workflow(&mut connection, namespace, name, version)).await
+        let (namespace, name) = (namespace.clone(), name.clone());
+        self.pool.read(move |connection| definitions::workflow(connection, &namespace, &name, version)).await
     }
 
     async fn workflow_versions(&self, namespace: &Name, name: &Name) -> Result<Vec<WorkflowView>> {
-        let mut connection = self.connection().await?;
-        within(definitions::versions(&mut connection, namespace, name)).await
+        let (namespace, name) = (namespace.clone(), name.clone());
+        self.pool.read(move |connection| definitions::versions(connection, &namespace, &name)).await
     }
 
     async fn definition(&self, namespace: &Name, hash: &str) -> Result<Option<String>> {
-        let mut connection = self.connection().await?;
-        within(definitions::source(&mut connection, namespace, hash)).await
+        let (namespace, hash) = (namespace.clone(), hash.to_owned());
+        self.pool.read(move |connection| definitions::source(connection, &namespace, &hash)).await
     }
 
     async fn executors(&self) -> Result<Vec<ExecutorRow>> {
-        let query = sqlx::query_as::<_, ExecutorRecord>(EXECUTORS);
-        let rows = within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await?;
+        let rows: Vec<ExecutorRecord> = self.pool.read(|connection| rows(connection, EXECUTORS, [])).await?;
         rows.into_iter().map(ExecutorRecord::read).collect()
     }
 
     async fn workspaces(&self, namespace: &Name, status: Option<WorkspaceStatus>, limit: u32) -> Result<Vec<WorkspaceRow>> {
-        let query = sqlx::query_as(WORKSPACES).bind(namespace.as_str()).bind(status.map(WorkspaceStatus::as_str)).bind(limit);
-        let rows: Vec<WorkspaceRecord> = within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await?;
+        let params = (namespace.to_string(), status.map(WorkspaceStatus::as_str), limit);
+        let rows: Vec<WorkspaceRecord> = self.pool.read(move |connection| rows(connection, WORKSPACES, params)).await?;
         rows.into_iter().map(WorkspaceRecord::read).collect()
     }
 
     async fn usage(&self, namespace: &Name, from: DateTime<Utc>, to: DateTime<Utc>, by: UsageBy) -> Result<Vec<UsageRow>> {
-        let query = sqlx::query_as(if by == UsageBy::Workflow { USAGE } else { USAGE_OF_REPOSITORIES })
-            .bind(namespace.as_str())
-            .bind(RunId::floor_of(from).as_uuid())
-            .bind(listing::ceiling(to).as_uuid())
-            .bind(micros(from))
-            .bind(micros(to));
-        let rows: Vec<Sums> = within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await?;
+        let params = (namespace.to_string(), RunId::floor_of(from).as_uuid(), listing::ceiling(to).as_uuid(), micros(from), micros(to));
+        let rows: Vec<Sums> = self
+            .pool
+            .read(move |connection| rows(connection, if by == UsageBy::Workflow { USAGE } else { USAGE_OF_REPOSITORIES }, params))
+            .await?;
         let read = |(name, runs, cost, input, output, cache_read, cache_write, turns, tool_calls): Sums| {
             let tokens = Tokens {
                 input: unsigned(input)?,
@@ -205,45 +190,40 @@ impl Reader for Reads {
     }
 
     async fn slot_holders(&self, slot: &Slot) -> Result<Vec<RunId>> {
-        let mut connection = self.connection().await?;
-        let mut holders = within(reading::slot_holders(&mut connection, std::slice::from_ref(&slot.key))).await?;
-        Ok(holders.remove(&slot.key).unwrap_or_default())
+        let key = slot.key.clone();
+        let read = move |connection: &Connection| reading::slot_holders(connection, std::slice::from_ref(&key));
+        Ok(self.pool.read(read).await?.remove(&slot.key).unwrap_or_default())
     }
 
     async fn statuses(&self, namespace: &Name, ids: &[RunId]) -> Result<Vec<(RunId, RunStatus)>> {
-        let mut connection = self.connection().await?;
-        within(reading::statuses(&mut connection, namespace, ids)).await
+        let (namespace, ids) = (namespace.clone(), ids.to_owned());
+        self.pool.read(move |connection| reading::statuses(connection, &namespace, &ids)).await
     }
 
     async fn claimable(&self) -> Result<Vec<Claimable>> {
-        let mut connection = self.connection().await?;
-        within(reading::claimable(&mut connection, Utc::now())).await
+        self.pool.read(move |connection| reading::claimable(connection, Utc::now())).await
     }
 
     async fn live_counts(&self) -> Result<Vec<(Name, RunStatus, u64)>> {
-        let query = sqlx::query_as(LIVE_COUNTS);
-        let rows: Vec<(String, String, i64)> = within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await?;
+        let rows: Vec<(String, String, i64)> = self.pool.read(|connection| rows(connection, LIVE_COUNTS, [])).await?;
         rows.into_iter().map(|(namespace, status, count)| Ok((word(&namespace)?, word(&status)?, unsigned(count)?))).collect()
     }
 
     async fn outbox_age_ms(&self) -> Result<u64> {
-        let mut connection = self.connection().await?;
-        within(reading::outbox_age_ms(&mut connection, Utc::now())).await
+        self.pool.read(move |connection| reading::outbox_age_ms(connection, Utc::now())).await
     }
 
     async fn events_since(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<Event>> {
-        let mut connection = self.connection().await?;
-        within(reading::events_since(&mut connection, since, limit)).await
+        self.pool.read(move |connection| reading::events_since(connection, since, limit)).await
     }
 
     async fn wait(&self) -> Result<Duration> {
         let began = Instant::now();
-        self.connection().await?;
+        self.pool.read(|_| Ok(())).await?;
         Ok(began.elapsed())
     }
 
     async fn schema(&self) -> Result<Vec<(String, i64)>> {
-        let query = sqlx::query_as(SCHEMA);
-        within(async { query.fetch_all(&self.pool).await.map_err(fault) }).await
+        self.pool.read(|connection| rows(connection, SCHEMA, [])).await
     }
 }

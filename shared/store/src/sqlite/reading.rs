@@ -9,12 +9,12 @@ use hopyard_contract::event::Event;
 use hopyard_contract::run::{Attempt, Run, RunState, StepState, WorkspaceRow, WorkspaceStatus};
 use hopyard_contract::status::RunStatus;
 use hopyard_contract::{Name, RunId};
-use sqlx::SqliteConnection;
+use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::definitions::Plans;
-use super::fault::fault;
 use super::rows::{WorkspaceRecord, decode, encode, id_list, instant, micros, unsigned, word};
+use super::statement::{rows, value, values};
 use crate::runs::Claimable;
 use crate::{Error, Result};
 
@@ -42,25 +42,25 @@ pub(super) const WORKSPACES_OF_HOST: &str = "select * from workspaces where host
 pub(super) const WORKSPACES_OF_STATUS: &str = "select * from workspaces where status = ?1 order by created_at, id limit ?2";
 
 /// Whole states of runs, in order of id.
-pub(super) async fn states(connection: &mut SqliteConnection, plans: &Plans, ids: &[RunId]) -> Result<Vec<RunState>> {
+pub(super) fn states(connection: &Connection, plans: &Plans, ids: &[RunId]) -> Result<Vec<RunState>> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let list = id_list(ids);
-    let runs: Vec<(Uuid, String)> = sqlx::query_as(RUNS).bind(&list).fetch_all(&mut *connection).await.map_err(fault)?;
+    let runs: Vec<(Uuid, String)> = rows(connection, RUNS, params![&list])?;
     let runs: Vec<Run> = runs.into_iter().map(|(id, data)| decode(format_args!("run {id}"), &data)).collect::<Result<_>>()?;
     let mut steps: HashMap<Uuid, Vec<StepState>> = HashMap::with_capacity(runs.len());
-    for (id, data) in sqlx::query_as::<_, (Uuid, String)>(STEPS).bind(&list).fetch_all(&mut *connection).await.map_err(fault)? {
+    for (id, data) in rows::<(Uuid, String)>(connection, STEPS, [&list])? {
         steps.entry(id).or_default().push(decode(format_args!("step of run {id}"), &data)?);
     }
     let mut attempts: HashMap<Uuid, Vec<Attempt>> = HashMap::with_capacity(runs.len());
-    for (id, data) in sqlx::query_as::<_, (Uuid, String)>(ATTEMPTS).bind(&list).fetch_all(&mut *connection).await.map_err(fault)? {
+    for (id, data) in rows::<(Uuid, String)>(connection, ATTEMPTS, [&list])? {
         attempts.entry(id).or_default().push(decode(format_args!("attempt of run {id}"), &data)?);
     }
-    let timers: Vec<(Uuid, i64)> = sqlx::query_as(TIMERS).bind(&list).fetch_all(&mut *connection).await.map_err(fault)?;
+    let timers: Vec<(Uuid, i64)> = rows(connection, TIMERS, params![&list])?;
     let timers: HashMap<Uuid, i64> = timers.into_iter().collect();
     let hashes: HashSet<&String> = runs.iter().map(|r| &r.plan_hash).collect();
-    let known = plans.get(connection, &hashes.into_iter().cloned().collect::<Vec<_>>()).await?;
+    let known = plans.get(connection, &hashes.into_iter().cloned().collect::<Vec<_>>())?;
     let whole = |run: Run| {
         let id = run.id.as_uuid();
         let plan = known.get(&run.plan_hash).ok_or_else(|| Error::Refused(format!("the plan {} of run {id} is missing", run.plan_hash)))?;
@@ -76,24 +76,23 @@ pub(super) async fn states(connection: &mut SqliteConnection, plans: &Plans, ids
 }
 
 /// Statuses of runs of a namespace.
-pub(super) async fn statuses(connection: &mut SqliteConnection, namespace: &Name, ids: &[RunId]) -> Result<Vec<(RunId, RunStatus)>> {
-    let rows: Vec<(Uuid, String)> =
-        sqlx::query_as(STATUSES).bind(id_list(ids)).bind(namespace.as_str()).fetch_all(connection).await.map_err(fault)?;
+pub(super) fn statuses(connection: &Connection, namespace: &Name, ids: &[RunId]) -> Result<Vec<(RunId, RunStatus)>> {
+    let rows: Vec<(Uuid, String)> = rows(connection, STATUSES, params![id_list(ids), namespace.as_str()])?;
     rows.into_iter().map(|(id, status)| Ok((RunId::from_uuid(id), word(&status)?))).collect()
 }
 
 /// Who holds each slot; keys that nobody holds are absent.
-pub(super) async fn slot_holders(connection: &mut SqliteConnection, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
-    runs_by_key(connection, HOLDERS, keys).await
+pub(super) fn slot_holders(connection: &Connection, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+    runs_by_key(connection, HOLDERS, keys)
 }
 
 /// Unended runs of each slot, held or not, oldest first; keys without any are absent.
-pub(super) async fn slot_members(connection: &mut SqliteConnection, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
-    runs_by_key(connection, MEMBERS, keys).await
+pub(super) fn slot_members(connection: &Connection, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+    runs_by_key(connection, MEMBERS, keys)
 }
 
-async fn runs_by_key(connection: &mut SqliteConnection, sql: &'static str, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
-    let rows: Vec<(String, Uuid)> = sqlx::query_as(sql).bind(encode("slot keys", keys)?).fetch_all(connection).await.map_err(fault)?;
+fn runs_by_key(connection: &Connection, sql: &'static str, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+    let rows: Vec<(String, Uuid)> = rows(connection, sql, params![encode("slot keys", keys)?])?;
     let mut runs: HashMap<String, Vec<RunId>> = HashMap::new();
     for (key, run) in rows {
         runs.entry(key).or_default().push(RunId::from_uuid(run));
@@ -102,9 +101,8 @@ async fn runs_by_key(connection: &mut SqliteConnection, sql: &'static str, keys:
 }
 
 /// What could be claimed at an instant.
-pub(super) async fn claimable(connection: &mut SqliteConnection, now: DateTime<Utc>) -> Result<Vec<Claimable>> {
-    let rows: Vec<(String, Option<String>, i64, i64)> =
-        sqlx::query_as(CLAIMABLE).bind(micros(now)).fetch_all(connection).await.map_err(fault)?;
+pub(super) fn claimable(connection: &Connection, now: DateTime<Utc>) -> Result<Vec<Claimable>> {
+    let rows: Vec<(String, Option<String>, i64, i64)> = rows(connection, CLAIMABLE, params![micros(now)])?;
     let read = |(pool, bound_to, count, oldest): (String, Option<String>, i64, i64)| {
         Ok(Claimable {
             pool: word(&pool)?,
@@ -117,18 +115,17 @@ pub(super) async fn claimable(connection: &mut SqliteConnection, now: DateTime<U
 }
 
 /// Age of the oldest outbox row at an instant, in ms.
-pub(super) async fn outbox_age_ms(connection: &mut SqliteConnection, now: DateTime<Utc>) -> Result<u64> {
-    let oldest: Option<i64> = sqlx::query_scalar(OUTBOX_AGE).fetch_one(connection).await.map_err(fault)?;
+pub(super) fn outbox_age_ms(connection: &Connection, now: DateTime<Utc>) -> Result<u64> {
+    let oldest = value::<Option<i64>>(connection, OUTBOX_AGE, [])?.flatten();
     Ok(oldest.map_or(0, |at| u64::try_from((micros(now) - at) / 1000).unwrap_or(0)))
 }
 
 /// Events since an instant in order of commit, at least `limit` pages of them if there are so many.
-pub(super) async fn events_since(connection: &mut SqliteConnection, since: DateTime<Utc>, limit: u32) -> Result<Vec<Event>> {
+pub(super) fn events_since(connection: &Connection, since: DateTime<Utc>, limit: u32) -> Result<Vec<Event>> {
     if limit == 0 {
         return Ok(Vec::new());
     }
-    let pages: Vec<String> =
-        sqlx::query_scalar(EVENTS_SINCE).bind(micros(since)).bind(limit - 1).fetch_all(connection).await.map_err(fault)?;
+    let pages: Vec<String> = values(connection, EVENTS_SINCE, params![micros(since), limit - 1])?;
     let mut events = Vec::with_capacity(pages.len());
     for page in pages {
         events.append(&mut decode::<Vec<Event>>("page of events", &page)?);
@@ -137,23 +134,16 @@ pub(super) async fn events_since(connection: &mut SqliteConnection, since: DateT
 }
 
 /// The run that goes by another id as well.
-pub(super) async fn alias(connection: &mut SqliteConnection, id: RunId) -> Result<Option<RunId>> {
-    let query = sqlx::query_scalar("select run_id from aliases where id = ?1").bind(id.as_uuid());
-    let run: Option<Uuid> = query.fetch_optional(connection).await.map_err(fault)?;
+pub(super) fn alias(connection: &Connection, id: RunId) -> Result<Option<RunId>> {
+    let run: Option<Uuid> = value(connection, "select run_id from aliases where id = ?1", [id.as_uuid()])?;
     Ok(run.map(RunId::from_uuid))
 }
 
 /// Workspaces in a status, oldest first.
-pub(super) async fn workspaces(
-    connection: &mut SqliteConnection,
-    host: Option<&Name>,
-    status: WorkspaceStatus,
-    limit: u32,
-) -> Result<Vec<WorkspaceRow>> {
-    let query = match host {
-        Some(host) => sqlx::query_as(WORKSPACES_OF_HOST).bind(host.as_str()).bind(status.as_str()).bind(limit),
-        None => sqlx::query_as(WORKSPACES_OF_STATUS).bind(status.as_str()).bind(limit),
+pub(super) fn workspaces(connection: &Connection, host: Option<&Name>, status: WorkspaceStatus, limit: u32) -> Result<Vec<WorkspaceRow>> {
+    let rows: Vec<WorkspaceRecord> = match host {
+        Some(host) => rows(connection, WORKSPACES_OF_HOST, params![host.as_str(), status.as_str(), limit])?,
+        None => rows(connection, WORKSPACES_OF_STATUS, params![status.as_str(), limit])?,
     };
-    let rows: Vec<WorkspaceRecord> = query.fetch_all(connection).await.map_err(fault)?;
     rows.into_iter().map(WorkspaceRecord::read).collect()
 }

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use hopyard_contract::RunId;
 use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
+use rusqlite::Row;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::record::record;
 use crate::runs::ExecutorRow;
 use crate::{Error, Result};
 
@@ -68,22 +68,42 @@ pub(super) fn id_list(ids: &[RunId]) -> String {
     list
 }
 
-record! {
-    /// A row of `workspaces`.
-    pub(super) struct WorkspaceRecord of sqlx::sqlite::SqliteRow {
-        id: String,
-        run_id: Uuid,
-        namespace: String,
-        generation: u32,
-        executor: String,
-        host: String,
-        path: String,
-        repo: Option<String>,
-        session: Option<String>,
-        status: String,
-        created_at: i64,
-        removed_at: Option<i64>,
-        bytes: Option<i64>,
+/// A row of `workspaces`.
+pub(super) struct WorkspaceRecord {
+    id: String,
+    run_id: Uuid,
+    namespace: String,
+    generation: u32,
+    executor: String,
+    host: String,
+    path: String,
+    repo: Option<String>,
+    session: Option<String>,
+    status: String,
+    created_at: i64,
+    removed_at: Option<i64>,
+    bytes: Option<i64>,
+}
+
+impl TryFrom<&Row<'_>> for WorkspaceRecord {
+    type Error = rusqlite::Error;
+
+    fn try_from(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            run_id: row.get("run_id")?,
+            namespace: row.get("namespace")?,
+            generation: row.get("generation")?,
+            executor: row.get("executor")?,
+            host: row.get("host")?,
+            path: row.get("path")?,
+            repo: row.get("repo")?,
+            session: row.get("session")?,
+            status: row.get("status")?,
+            created_at: row.get("created_at")?,
+            removed_at: row.get("removed_at")?,
+            bytes: row.get("bytes")?,
+        })
     }
 }
 
@@ -111,16 +131,30 @@ impl WorkspaceRecord {
     }
 }
 
-record! {
-    /// A row of `executors`.
-    pub(super) struct ExecutorRecord of sqlx::sqlite::SqliteRow {
-        id: String,
-        host: String,
-        pool: String,
-        slots: u32,
-        version: String,
-        draining: bool,
-        seen_at: i64,
+/// A row of `executors`.
+pub(super) struct ExecutorRecord {
+    id: String,
+    host: String,
+    pool: String,
+    slots: u32,
+    version: String,
+    draining: bool,
+    seen_at: i64,
+}
+
+impl TryFrom<&Row<'_>> for ExecutorRecord {
+    type Error = rusqlite::Error;
+
+    fn try_from(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            host: row.get("host")?,
+            pool: row.get("pool")?,
+            slots: row.get("slots")?,
+            version: row.get("version")?,
+            draining: row.get("draining")?,
+            seen_at: row.get("seen_at")?,
+        })
     }
 }
 

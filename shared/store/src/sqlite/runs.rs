@@ -10,12 +10,14 @@ use hopyard_contract::Name;
 use hopyard_contract::event::Event;
 use hopyard_contract::message::{PutDefinition, PutDefinitionReply};
 use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
-use sqlx::SqlitePool;
+use rusqlite::{Connection, params};
+use tokio::sync::Mutex;
 
 use super::clock::Clock;
 use super::definitions::{self, Plans};
-use super::fault::fault;
+use super::pool::{Pool, beside};
 use super::rows::{decode, instant, micros};
+use super::statement::{execute, rows, value};
 use super::transaction::Transaction;
 use super::{files, reading, schema};
 use crate::Result;
@@ -40,8 +42,9 @@ pub(crate) struct Runs {
 /// What a store and its transactions have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) writer: SqlitePool,
-    pub(super) readers: SqlitePool,
+    /// One at a time: a transaction holds it to its end.
+    pub(super) writer: Arc<Mutex<Connection>>,
+    pub(super) readers: Pool,
     pub(super) plans: Arc<Plans>,
     pub(super) clock: Clock,
     wal: PathBuf,
@@ -51,14 +54,25 @@ pub(super) struct Shared {
 
 impl Runs {
     /// Takes the directory's lock and opens its one writing connection.
-    pub(super) async fn open(directory: &Path, readers: SqlitePool, plans: Arc<Plans>) -> Result<Self> {
-        schema::require(directory, "runs").await?;
-        files::refuse_network(directory)?;
-        let lock = files::lock_scheduler(directory)?;
-        let writer = files::writer(directory).await?;
-        let mark: i64 = sqlx::query_scalar("select high from clock where id = 1").fetch_one(&writer).await.map_err(fault)?;
-        let wal = directory.join("runs.db-wal");
-        Ok(Self { shared: Arc::new(Shared { writer, readers, plans, clock: Clock::start(mark)?, wal, _lock: lock }) })
+    pub(super) async fn open(directory: &Path, readers: Pool, plans: Arc<Plans>) -> Result<Self> {
+        let directory = directory.to_owned();
+        let shared = beside(move || {
+            schema::require(&directory, "runs")?;
+            files::refuse_network(&directory)?;
+            let lock = files::lock_scheduler(&directory)?;
+            let writer = files::writing(&files::path(&directory, "runs"))?;
+            let mark: Option<i64> = value(&writer, "select high from clock where id = 1", [])?;
+            let clock = Clock::start(mark.unwrap_or_default())?;
+            let wal = directory.join("runs.db-wal");
+            Ok(Shared { writer: Arc::new(Mutex::new(writer)), readers, plans, clock, wal, _lock: lock })
+        });
+        Ok(Self { shared: Arc::new(shared.await?) })
+    }
+
+    /// Lets the file have no more pages than this, or than it has.
+    #[cfg(test)]
+    pub(super) async fn limit_pages(&self, pages: i64) {
+        value::<i64>(&*self.shared.writer.lock().await, &format!("pragma max_page_count = {pages}"), []).unwrap();
     }
 
     async fn cut_wal(&self) -> Result<()> {
@@ -67,9 +81,9 @@ impl Runs {
         if size <= LARGE_WAL {
             return Ok(());
         }
-        let (busy, _, _): (i64, i64, i64) =
-            sqlx::query_as("pragma wal_checkpoint(truncate)").fetch_one(&self.shared.writer).await.map_err(fault)?;
-        if busy == 0 {
+        let writer = self.shared.writer.clone().lock_owned().await;
+        let busy = beside(move || value::<i64>(&writer, "pragma wal_checkpoint(truncate)", [])).await?;
+        if busy == Some(0) {
             tracing::info!(bytes = size, "the write-ahead log was large and has been cut");
         } else {
             tracing::warn!(bytes = size, "the write-ahead log is large and a reader keeps it from being cut");
@@ -81,27 +95,26 @@ impl Runs {
 #[async_trait]
 impl RunStore for Runs {
     async fn begin(&self) -> Result<Box<dyn RunTx>> {
-        let transaction = self.shared.writer.begin_with("begin immediate").await.map_err(fault)?;
-        Ok(Box::new(Transaction::new(transaction, Arc::clone(&self.shared))))
+        Ok(Box::new(Transaction::begin(Arc::clone(&self.shared)).await?))
     }
 
     async fn next_due(&self) -> Result<Option<TimeDelta>> {
-        let at: Option<i64> = sqlx::query_scalar(NEXT_DUE).fetch_one(&self.shared.readers).await.map_err(fault)?;
+        // Asked between transactions, and answered from the first page of an index.
+        let at: Option<i64> = value(&*self.shared.writer.lock().await, NEXT_DUE, [])?.flatten();
         let now = micros(self.shared.clock.now()?);
         Ok(at.map(|at| TimeDelta::microseconds(at.saturating_sub(now))))
     }
 
     async fn claimable(&self) -> Result<Vec<Claimable>> {
         let now = self.shared.clock.now()?;
-        let mut connection = self.shared.readers.acquire().await.map_err(fault)?;
-        reading::claimable(&mut connection, now).await
+        self.shared.readers.work(move |connection| reading::claimable(connection, now)).await
     }
 
     async fn outbox(&self, age_ms: u64, limit: u32) -> Result<Vec<OutboxRow>> {
         let age = i64::try_from(age_ms).unwrap_or(i64::MAX).saturating_mul(1000);
         let before = micros(self.shared.clock.now()?).saturating_sub(age);
         let rows: Vec<(i64, i64, String)> =
-            sqlx::query_as(OUTBOX).bind(before).bind(limit).fetch_all(&self.shared.readers).await.map_err(fault)?;
+            self.shared.readers.work(move |connection| rows(connection, OUTBOX, params![before, limit])).await?;
         let read = |(id, at, messages): (i64, i64, String)| {
             Ok(OutboxRow { id, at: instant(at)?, messages: decode(format_args!("outbox row {id}"), &messages)? })
         };
@@ -110,32 +123,31 @@ impl RunStore for Runs {
 
     async fn outbox_age_ms(&self) -> Result<u64> {
         let now = self.shared.clock.now()?;
-        let mut connection = self.shared.readers.acquire().await.map_err(fault)?;
-        reading::outbox_age_ms(&mut connection, now).await
+        self.shared.readers.work(move |connection| reading::outbox_age_ms(connection, now)).await
     }
 
     async fn put_definition(&self, put: &PutDefinition) -> Result<PutDefinitionReply> {
-        let mut transaction = self.shared.writer.begin_with("begin immediate").await.map_err(fault)?;
-        let reply = definitions::put(&mut transaction, put, micros(self.shared.clock.now()?)).await?;
-        transaction.commit().await.map_err(fault)?;
+        let transaction = Box::new(Transaction::begin(Arc::clone(&self.shared)).await?);
+        let reply = definitions::put(&transaction.connection, put, micros(self.shared.clock.now()?))?;
+        transaction.commit().await?;
         Ok(reply)
     }
 
     async fn events_since(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<Event>> {
-        let mut connection = self.shared.readers.acquire().await.map_err(fault)?;
-        let mut events = reading::events_since(&mut connection, since, limit).await?;
+        let mut events = self.shared.readers.work(move |connection| reading::events_since(connection, since, limit)).await?;
         events.sort_by_key(|e| (e.run_id, e.seq));
         Ok(events)
     }
 
     async fn workspaces(&self, host: Option<&Name>, status: WorkspaceStatus, limit: u32) -> Result<Vec<WorkspaceRow>> {
-        let mut connection = self.shared.readers.acquire().await.map_err(fault)?;
-        reading::workspaces(&mut connection, host, status, limit).await
+        let host = host.cloned();
+        self.shared.readers.work(move |connection| reading::workspaces(connection, host.as_ref(), status, limit)).await
     }
 
     async fn retire(&self) -> Result<()> {
         let before = micros(self.shared.clock.now()?) - TOMBSTONE_LIFE;
-        sqlx::query(RETIRE).bind(before).execute(&self.shared.writer).await.map_err(fault)?;
+        let writer = self.shared.writer.clone().lock_owned().await;
+        beside(move || execute(&writer, RETIRE, params![before])).await?;
         self.cut_wal().await
     }
 }

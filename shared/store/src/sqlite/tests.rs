@@ -3,9 +3,10 @@
 use hopyard_contract::run::WorkspaceStatus;
 use hopyard_contract::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, RunStatus, StepStatus};
 use hopyard_contract::{Name, RunId};
-use sqlx::AssertSqlSafe;
+use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::statement::{execute, row, rows, value};
 use super::{Sqlite, definitions, files, listing, reader, reading, runs, transaction, write};
 use crate::read::{Reader, RunFilter};
 use crate::runs::{RunStore, Writes};
@@ -21,6 +22,16 @@ async fn migrated() -> (TempDir, Sqlite) {
     let (directory, engine) = empty().await;
     engine.migrate().await.unwrap();
     (directory, engine)
+}
+
+/// A connection of the test's own, for reading.
+fn reader(engine: &Sqlite) -> Connection {
+    files::reading(&files::path(&engine.directory, "runs")).unwrap()
+}
+
+/// The same for writing.
+fn writer(engine: &Sqlite) -> Connection {
+    files::writing(&files::path(&engine.directory, "runs")).unwrap()
 }
 
 #[tokio::test]
@@ -45,8 +56,8 @@ async fn a_store_that_was_not_set_up_says_so() {
 async fn a_read_that_gets_no_connection_ends_with_an_error() {
     let (_directory, engine) = migrated().await;
     let mut taken = Vec::new();
-    for _ in 0..engine.readers.options().get_max_connections() {
-        taken.push(engine.readers.acquire().await.unwrap());
+    for _ in 0..files::READERS {
+        taken.push(engine.readers.turn().await.unwrap());
     }
     let reader = engine.reader();
     let (name, ids) = (Name::default_namespace(), [RunId::mint()]);
@@ -73,22 +84,16 @@ async fn many_may_migrate_at_once() {
 #[tokio::test]
 async fn a_newer_schema_is_refused_once_something_was_taken_away() {
     let (_directory, engine) = migrated().await;
-    let pool = files::writer(&engine.directory).await.unwrap();
-    let apply = async |version: i64, name: &str| {
-        sqlx::query(
-            "insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (?1, ?2, true, x'00', 0)",
-        )
-        .bind(version)
-        .bind(name)
-        .execute(&pool)
-        .await
-        .unwrap();
+    let writer = writer(&engine);
+    let apply = |version: i64, name: &str| {
+        let note = "insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (?1, ?2, true, x'00', 0)";
+        execute(&writer, note, (version, name)).unwrap();
     };
-    apply(9998, "more columns").await;
+    apply(9998, "more columns");
     engine.migrate().await.unwrap();
     assert_eq!(engine.pending_migrations().await.unwrap(), Vec::<String>::new());
     drop(engine.runs().await.unwrap());
-    apply(9999, "contract old columns").await;
+    apply(9999, "contract old columns");
     for outcome in [engine.migrate().await, engine.pending_migrations().await.map(drop), engine.runs().await.map(drop)] {
         assert!(matches!(&outcome, Err(Error::Schema(text)) if text.contains("9999") && text.contains("newer")), "{outcome:?}");
     }
@@ -114,18 +119,24 @@ async fn one_scheduler_at_a_time() {
 #[tokio::test]
 async fn a_full_disk_ends_one_transaction_and_not_the_next() {
     let (_directory, engine) = migrated().await;
-    let writer = files::writer(&engine.directory).await.unwrap();
-    let fill =
-        || sqlx::query(r#"insert into tombstones (run_id, at, data) values (zeroblob(16), 0, '"' || hex(zeroblob(1000000)) || '"')"#);
-    let pages: i64 = sqlx::query_scalar("pragma page_count").fetch_one(&writer).await.unwrap();
-    sqlx::query(AssertSqlSafe(format!("pragma max_page_count = {pages}"))).execute(&writer).await.unwrap();
-    let mut transaction = writer.begin_with("begin immediate").await.unwrap();
-    let full = fill().execute(&mut *transaction).await.map_err(super::fault::fault);
+    let runs = engine.runs().await.unwrap();
+    let limit = |pages: i64| runs.limit_pages(pages);
+    let large = crate::runs::OutboxMessage {
+        subject: "s".to_owned(),
+        id: "i".to_owned(),
+        kind: None,
+        body: serde_json::Value::String("x".repeat(2 << 20)),
+    };
+    let writes = Writes { outbox: vec![large], outbox_id: 1, ..Writes::default() };
+    limit(1).await;
+    let mut transaction = runs.begin().await.unwrap();
+    let full = transaction.write(&writes).await;
     assert!(matches!(&full, Err(Error::Unavailable(words)) if words.contains("full")), "{full:?}");
     drop(transaction);
 
-    let mut transaction = writer.begin_with("begin immediate").await.unwrap();
-    fill().execute(&mut *transaction).await.unwrap();
+    limit(1 << 20).await;
+    let mut transaction = runs.begin().await.unwrap();
+    transaction.write(&writes).await.unwrap();
     transaction.commit().await.unwrap();
 }
 
@@ -144,14 +155,12 @@ async fn time_goes_on_after_a_restart() {
     let before = tx.now().await.unwrap();
     tx.write(&Writes::default()).await.unwrap();
     tx.commit().await.unwrap();
-    let stored: i64 = sqlx::query_scalar("select high from clock").fetch_one(&engine.readers).await.unwrap();
+    let stored: i64 = value(&reader(&engine), "select high from clock", []).unwrap().unwrap();
     assert!(stored >= before.timestamp_micros(), "the first transaction stores the mark");
     drop(runs);
 
     let ahead = chrono::Utc::now() + chrono::TimeDelta::days(1);
-    let pool = files::writer(&engine.directory).await.unwrap();
-    sqlx::query("update clock set high = ?1").bind(ahead.timestamp_micros()).execute(&pool).await.unwrap();
-    pool.close().await;
+    execute(&writer(&engine), "update clock set high = ?1", [ahead.timestamp_micros()]).unwrap();
     let runs = engine.runs().await.unwrap();
     let now = runs.begin().await.unwrap().now().await.unwrap();
     assert!(now.timestamp_micros() >= ahead.timestamp_micros(), "a wall clock that was set back does not turn back leases");
@@ -160,8 +169,8 @@ async fn time_goes_on_after_a_restart() {
 #[tokio::test]
 async fn readers_cannot_write() {
     let (_directory, engine) = migrated().await;
-    let outcome = sqlx::query("delete from runs").execute(&engine.readers).await;
-    assert!(outcome.is_err());
+    let outcome = engine.readers.read(|connection| execute(connection, "delete from runs", [])).await;
+    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
 }
 
 /// The words of `column in ('a', 'b', …)` in a table's definition.
@@ -176,18 +185,14 @@ fn words(table: &str, column: &str) -> Vec<String> {
 #[tokio::test]
 async fn the_words_of_the_schema_are_those_of_the_contract() {
     let (_directory, engine) = migrated().await;
-    let table = async |name: &str| {
-        sqlx::query_scalar::<_, String>("select sql from sqlite_schema where type = 'table' and name = ?1")
-            .bind(name)
-            .fetch_one(&engine.readers)
-            .await
-            .unwrap()
-    };
+    let file = reader(&engine);
+    let table =
+        |name: &str| value::<String>(&file, "select sql from sqlite_schema where type = 'table' and name = ?1", [name]).unwrap().unwrap();
     macro_rules! same {
         ($table:literal, $column:literal, $all:expr) => {
             let mut known: Vec<String> = $all.iter().map(|w| w.as_str().to_owned()).collect();
             known.sort();
-            assert_eq!(words(&table($table).await, $column), known, "{}.{}", $table, $column);
+            assert_eq!(words(&table($table), $column), known, "{}.{}", $table, $column);
         };
     }
     same!("runs", "status", RunStatus::ALL);
@@ -201,7 +206,7 @@ async fn the_words_of_the_schema_are_those_of_the_contract() {
     // The constraints that tie times to an end name the final words again.
     macro_rules! finals {
         ($table:literal, $all:expr) => {
-            let definition = table($table).await;
+            let definition = table($table);
             let (_, rest) = definition.split_once("check ((status in (").unwrap();
             let (list, _) = rest.split_once(')').unwrap();
             let mut finals: Vec<&str> = list.split(',').map(|w| w.trim().trim_matches('\'')).collect();
@@ -221,37 +226,32 @@ async fn views_are_readable() {
     let (_directory, engine) = migrated().await;
     let store = Store::open(&format!("sqlite:{}", engine.directory.display())).await.unwrap();
     Box::pin(crate::conformance::run_all(&store)).await;
-    let (id, created_at): (String, String) = sqlx::query_as("select id, created_at from hopyard_runs where \"commit\" is not null limit 1")
-        .fetch_one(&engine.readers)
-        .await
-        .unwrap();
+    let file = reader(&engine);
+    let one = "select id, created_at from hopyard_runs where \"commit\" is not null limit 1";
+    let (id, created_at): (String, String) = row(&file, one, []).unwrap().unwrap();
     let id: RunId = id.parse().unwrap();
     let at = hopyard_contract::time::parse(&created_at).unwrap();
     assert_eq!(at.timestamp_millis(), id.unix_millis());
     assert_eq!(hopyard_contract::time::format(at), created_at);
     for view in ["steps", "attempts", "events"] {
-        let count: i64 = sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from hopyard_{view} where run_id = ?1")))
-            .bind(id.to_string())
-            .fetch_one(&engine.readers)
-            .await
-            .unwrap();
-        assert!(count > 0, "{view}");
+        let count = value::<i64>(&file, &format!("select count(*) from hopyard_{view} where run_id = ?1"), [id.to_string()]).unwrap();
+        assert!(count > Some(0), "{view}");
     }
 }
 
 /// Steps of a plan that may read a whole index: each of these holds only what is at work now.
 const SMALL: [&str; 3] = ["steps_waiting", "runs_live", "run_slots_held"];
 
-async fn explain(engine: &Sqlite, sql: &str) -> Vec<String> {
-    let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(format!("explain query plan {sql}")))
-        .fetch_all(&engine.readers)
-        .await
-        .unwrap_or_else(|e| panic!("{sql}: {e}"));
-    rows.into_iter().map(|row| row.3).collect()
+fn explain(file: &Connection, sql: &str) -> Vec<String> {
+    // A value for each place, or the driver objects.
+    let nothing = vec![rusqlite::types::Null; file.prepare(sql).unwrap_or_else(|e| panic!("{sql}: {e}")).parameter_count()];
+    let lines: Vec<(i64, i64, i64, String)> =
+        rows(file, &format!("explain query plan {sql}"), rusqlite::params_from_iter(nothing)).unwrap_or_else(|e| panic!("{sql}: {e}"));
+    lines.into_iter().map(|line| line.3).collect()
 }
 
-async fn assert_no_scan(engine: &Sqlite, sql: &str) {
-    for line in explain(engine, sql).await {
+fn assert_no_scan(file: &Connection, sql: &str) {
+    for line in explain(file, sql) {
         let Some(scanned) = line.strip_prefix("SCAN ") else { continue };
         let table = scanned.split(' ').next().unwrap();
         // Lists that came with the statement, results of inner queries, one constant row, and tables with a row per machine.
@@ -321,14 +321,14 @@ async fn no_hot_statement_scans_a_table() {
         reader::USAGE,
         reader::LIVE_COUNTS,
     ];
-    for sql in statements {
-        assert_no_scan(&engine, sql).await;
-    }
+    let file = reader(&engine);
+    statements.into_iter().for_each(|sql| assert_no_scan(&file, sql));
 }
 
 #[tokio::test]
 async fn no_list_scans_or_sorts() {
     let (_directory, engine) = migrated().await;
+    let file = reader(&engine);
     let name = Name::literal("x");
     let instant = chrono::Utc::now();
     let statuses =
@@ -348,10 +348,9 @@ async fn no_list_scans_or_sorts() {
                 below: on(5).then(RunId::mint),
                 limit: 50,
             };
-            let query = listing::page(&name, &filter);
-            let sql = query.sql().as_str().to_owned();
-            assert_no_scan(&engine, &sql).await;
-            let plan = explain(&engine, &sql).await;
+            let sql = listing::page(&name, &filter).sql;
+            assert_no_scan(&file, &sql);
+            let plan = explain(&file, &sql);
             let sorted = plan.iter().filter(|line| line.contains("TEMP B-TREE")).count();
             assert!(sorted <= 1, "only the merged pages of several statuses may be sorted: {plan:?}\n{sql}");
             if statuses.len() < 2 {
@@ -368,8 +367,9 @@ async fn a_large_log_is_cut() {
     runs.retire().await.unwrap();
     let wal = engine.directory.join("runs.db-wal");
     // A reader's open snapshot keeps automatic checkpoints from writing back, so the log grows.
-    let mut snapshot = engine.readers.begin().await.unwrap();
-    sqlx::query("select * from clock").fetch_all(&mut *snapshot).await.unwrap();
+    let file = reader(&engine);
+    let snapshot = file.unchecked_transaction().unwrap();
+    value::<i64>(&snapshot, "select high from clock", []).unwrap();
     let body = serde_json::Value::String("x".repeat(9 * 1024 * 1024));
     for id in 0..8 {
         let message = crate::runs::OutboxMessage { subject: "s".to_owned(), id: "i".to_owned(), kind: None, body: body.clone() };

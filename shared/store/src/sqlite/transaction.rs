@@ -1,6 +1,7 @@
 //! The scheduler's transaction: it holds the only writing connection, so its locks are nobody's concern.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,13 +11,15 @@ use hopyard_contract::run::{Kill, RunState, WorkspaceRow};
 use hopyard_contract::status::RunStatus;
 use hopyard_contract::submit::Receipt;
 use hopyard_contract::{Name, RunId};
-use sqlx::Sqlite;
+use rusqlite::{Connection, params};
+use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
-use super::fault::fault;
+use super::pool::beside;
 use super::reading;
 use super::rows::{WorkspaceRecord, decode, encode, id_list, micros, signed, word};
 use super::runs::Shared;
+use super::statement::{execute, row, rows, value, values};
 use super::write;
 use crate::Result;
 use crate::runs::{ClaimQuery, KeyRow, RunTx, Spent, Writes};
@@ -50,15 +53,40 @@ pub(super) const WORKSPACES: &str = "select * from workspaces where id in (selec
 
 /// An open transaction.
 pub(super) struct Transaction {
-    pub(super) inner: sqlx::Transaction<'static, Sqlite>,
+    pub(super) connection: Writing,
     pub(super) shared: Arc<Shared>,
     /// A clock mark that was written and takes effect with the commit.
     pub(super) mark: Option<i64>,
 }
 
+/// The writing connection with an open transaction; dropping it rolls back what was not committed.
+pub(super) struct Writing(OwnedMutexGuard<Connection>);
+
+impl Deref for Writing {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        // A full disk ends a transaction inside SQLite: then there is nothing to roll back.
+        if !self.is_autocommit()
+            && let Err(error) = execute(self, "rollback", [])
+        {
+            tracing::warn!(%error, "a transaction could not be rolled back");
+        }
+    }
+}
+
 impl Transaction {
-    pub(super) fn new(inner: sqlx::Transaction<'static, Sqlite>, shared: Arc<Shared>) -> Self {
-        Self { inner, shared, mark: None }
+    /// Begins on the one writing connection, once that is free.
+    pub(super) async fn begin(shared: Arc<Shared>) -> Result<Self> {
+        let connection = Writing(shared.writer.clone().lock_owned().await);
+        execute(&connection, "begin immediate", [])?;
+        Ok(Self { connection, shared, mark: None })
     }
 }
 
@@ -69,109 +97,94 @@ impl RunTx for Transaction {
     }
 
     async fn load(&mut self, ids: &[RunId]) -> Result<Vec<RunState>> {
-        reading::states(&mut self.inner, &self.shared.plans, ids).await
+        reading::states(&self.connection, &self.shared.plans, ids)
     }
 
     async fn candidates(&mut self, query: &ClaimQuery) -> Result<Vec<(RunId, Name)>> {
-        let rows: Vec<(Uuid, String)> = sqlx::query_as(CANDIDATES)
-            .bind(query.pool.as_str())
-            .bind(query.executor.as_str())
-            .bind(micros(query.now))
-            .bind(query.limit)
-            .fetch_all(&mut *self.inner)
-            .await
-            .map_err(fault)?;
+        let rows: Vec<(Uuid, String)> =
+            rows(&self.connection, CANDIDATES, params![query.pool.as_str(), query.executor.as_str(), micros(query.now), query.limit])?;
         rows.into_iter().map(|(run, step)| Ok((RunId::from_uuid(run), word(&step)?))).collect()
     }
 
     async fn due(&mut self, now: DateTime<Utc>, limit: u32) -> Result<Vec<RunId>> {
         // A run has at most two rows.
-        let rows: Vec<Uuid> =
-            sqlx::query_scalar(DUE).bind(micros(now)).bind(i64::from(limit) * 2).fetch_all(&mut *self.inner).await.map_err(fault)?;
+        let rows: Vec<Uuid> = values(&self.connection, DUE, params![micros(now), i64::from(limit) * 2])?;
         let mut seen = std::collections::HashSet::new();
         Ok(rows.into_iter().filter(|id| seen.insert(*id)).take(limit as usize).map(RunId::from_uuid).collect())
     }
 
     async fn claimed(&mut self, claim_id: Uuid) -> Result<Vec<RunId>> {
-        let rows: Vec<Uuid> = sqlx::query_scalar(CLAIMED).bind(claim_id).fetch_all(&mut *self.inner).await.map_err(fault)?;
+        let rows: Vec<Uuid> = values(&self.connection, CLAIMED, params![claim_id])?;
         Ok(rows.into_iter().map(RunId::from_uuid).collect())
     }
 
     async fn keys(&mut self, keys: &[(Name, String)]) -> Result<HashMap<(Name, String), KeyRow>> {
-        let rows: Vec<(String, String, Uuid, String)> =
-            sqlx::query_as(KEYS).bind(encode("idempotency keys", keys)?).fetch_all(&mut *self.inner).await.map_err(fault)?;
+        let rows: Vec<(String, String, Uuid, String)> = rows(&self.connection, KEYS, params![encode("idempotency keys", keys)?])?;
         rows.into_iter()
             .map(|(namespace, key, run, request_hash)| Ok(((word(&namespace)?, key), KeyRow { run: RunId::from_uuid(run), request_hash })))
             .collect()
     }
 
     async fn tombstones(&mut self, ids: &[RunId]) -> Result<HashMap<RunId, Kill>> {
-        let rows: Vec<(Uuid, String)> = sqlx::query_as(TOMBSTONES).bind(id_list(ids)).fetch_all(&mut *self.inner).await.map_err(fault)?;
+        let rows: Vec<(Uuid, String)> = rows(&self.connection, TOMBSTONES, params![id_list(ids)])?;
         rows.into_iter().map(|(id, data)| Ok((RunId::from_uuid(id), decode(format_args!("tombstone {id}"), &data)?))).collect()
     }
 
     async fn alias(&mut self, id: RunId) -> Result<Option<RunId>> {
-        reading::alias(&mut self.inner, id).await
+        reading::alias(&self.connection, id)
     }
 
     async fn statuses(&mut self, namespace: &Name, ids: &[RunId]) -> Result<HashMap<RunId, RunStatus>> {
-        Ok(reading::statuses(&mut self.inner, namespace, ids).await?.into_iter().collect())
+        Ok(reading::statuses(&self.connection, namespace, ids)?.into_iter().collect())
     }
 
     async fn slot_holders(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
-        reading::slot_holders(&mut self.inner, keys).await
+        reading::slot_holders(&self.connection, keys)
     }
 
     async fn slot_members(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
-        reading::slot_members(&mut self.inner, keys).await
+        reading::slot_members(&self.connection, keys)
     }
 
     async fn budgets(&mut self, keys: &[String]) -> Result<HashMap<String, Spent>> {
-        let rows: Vec<(String, i64, i64)> =
-            sqlx::query_as(BUDGETS).bind(encode("budget keys", keys)?).fetch_all(&mut *self.inner).await.map_err(fault)?;
+        let rows: Vec<(String, i64, i64)> = rows(&self.connection, BUDGETS, params![encode("budget keys", keys)?])?;
         Ok(rows.into_iter().map(|(key, spent, open)| (key, Spent { spent, open })).collect())
     }
 
     async fn plans(&mut self, hashes: &[String]) -> Result<HashMap<String, Arc<Plan>>> {
-        self.shared.plans.get(&mut self.inner, hashes).await
+        self.shared.plans.get(&self.connection, hashes)
     }
 
     async fn receipt(&mut self, seq: u64, time_ns: i64) -> Result<Option<Receipt>> {
-        let data: Option<String> =
-            sqlx::query_scalar(RECEIPT).bind(signed(seq)).bind(time_ns).fetch_optional(&mut *self.inner).await.map_err(fault)?;
+        let data: Option<String> = value(&self.connection, RECEIPT, params![signed(seq), time_ns])?;
         data.map(|data| decode(format_args!("receipt {seq}"), &data)).transpose()
     }
 
     async fn bound_runs(&mut self, executor: &Name) -> Result<Vec<RunId>> {
-        let rows: Vec<Uuid> = sqlx::query_scalar(BOUND_RUNS).bind(executor.as_str()).fetch_all(&mut *self.inner).await.map_err(fault)?;
+        let rows: Vec<Uuid> = values(&self.connection, BOUND_RUNS, params![executor.as_str()])?;
         Ok(rows.into_iter().map(RunId::from_uuid).collect())
     }
 
     async fn session_workspace(&mut self, namespace: &Name, repo: Option<&str>, session: &Name) -> Result<Option<WorkspaceRow>> {
-        let row: Option<WorkspaceRecord> = sqlx::query_as(SESSION)
-            .bind(namespace.as_str())
-            .bind(session.as_str())
-            .bind(repo)
-            .fetch_optional(&mut *self.inner)
-            .await
-            .map_err(fault)?;
+        let row: Option<WorkspaceRecord> = row(&self.connection, SESSION, params![namespace.as_str(), session.as_str(), repo])?;
         row.map(WorkspaceRecord::read).transpose()
     }
 
     async fn workspaces(&mut self, ids: &[String]) -> Result<Vec<WorkspaceRow>> {
-        let rows: Vec<WorkspaceRecord> =
-            sqlx::query_as(WORKSPACES).bind(encode("workspace ids", ids)?).fetch_all(&mut *self.inner).await.map_err(fault)?;
+        let rows: Vec<WorkspaceRecord> = rows(&self.connection, WORKSPACES, params![encode("workspace ids", ids)?])?;
         rows.into_iter().map(WorkspaceRecord::read).collect()
     }
 
     async fn write(&mut self, writes: &Writes) -> Result<()> {
-        write::apply(self, writes).await
+        write::apply(self, writes)
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {
-        self.inner.commit().await.map_err(fault)?;
-        if let Some(mark) = self.mark {
-            self.shared.clock.marked(mark);
+        let Self { connection, shared, mark } = *self;
+        // It waits for the disk.
+        beside(move || execute(&connection, "commit", [])).await?;
+        if let Some(mark) = mark {
+            shared.clock.marked(mark);
         }
         Ok(())
     }

@@ -3,10 +3,10 @@
 use hopyard_contract::run::{Attempt, Run, StepState, WorkspaceRow};
 use hopyard_contract::submit::Receipt;
 use hopyard_contract::{Name, RunId};
-use sqlx::SqliteConnection;
+use rusqlite::{Connection, params};
 
-use super::fault::fault;
 use super::rows::{encode, id_list, micros, signed};
+use super::statement::{execute, value};
 use super::transaction::Transaction;
 use crate::runs::{ExecutorRow, RunWrite, Writes};
 use crate::{Error, Result};
@@ -45,102 +45,89 @@ pub(super) const DROP_PARENTS: &str = "delete from run_after where child = ?1";
 pub(super) const PUBLISHED: &str = "delete from outbox where id in (select value from json_each(?1))";
 
 /// Writes everything in the order that its parts need: pokes that were dealt with go before new ones come.
-pub(super) async fn apply(transaction: &mut Transaction, writes: &Writes) -> Result<()> {
+pub(super) fn apply(transaction: &mut Transaction, writes: &Writes) -> Result<()> {
     let now = transaction.shared.clock.now()?;
     let at = micros(now);
-    let connection: &mut SqliteConnection = &mut transaction.inner;
+    let connection: &Connection = &transaction.connection;
     if transaction.mark.is_none() && transaction.shared.clock.mark_is_old(now) {
-        sqlx::query("update clock set high = max(high, ?1) where id = 1").bind(at).execute(&mut *connection).await.map_err(fault)?;
+        execute(connection, "update clock set high = max(high, ?1) where id = 1", params![at])?;
         transaction.mark = Some(at);
     }
     if !writes.poked.is_empty() {
-        sqlx::query(POKED).bind(id_list(&writes.poked)).execute(&mut *connection).await.map_err(fault)?;
+        execute(connection, POKED, params![id_list(&writes.poked)])?;
     }
     for run in &writes.runs {
-        write_run(connection, run, at).await?;
+        write_run(connection, run, at)?;
     }
     if !writes.pokes.is_empty() {
-        sqlx::query(POKE).bind(id_list(&writes.pokes)).bind(at).execute(&mut *connection).await.map_err(fault)?;
+        execute(connection, POKE, params![id_list(&writes.pokes), at])?;
     }
     for (receipt, time_ns) in &writes.receipts {
-        write_receipt(connection, receipt, *time_ns).await?;
+        write_receipt(connection, receipt, *time_ns)?;
     }
     for (namespace, key, row) in &writes.keys {
-        sqlx::query("insert into keys (namespace, key, run_id, request_hash, at) values (?1, ?2, ?3, ?4, ?5)")
-            .bind(namespace.as_str())
-            .bind(key)
-            .bind(row.run.as_uuid())
-            .bind(&row.request_hash)
-            .bind(at)
-            .execute(&mut *connection)
-            .await
-            .map_err(fault)?;
+        execute(
+            connection,
+            "insert into keys (namespace, key, run_id, request_hash, at) values (?1, ?2, ?3, ?4, ?5)",
+            params![namespace.as_str(), key, row.run.as_uuid(), &row.request_hash, at],
+        )?;
     }
     for (id, kill) in &writes.tombstones {
-        sqlx::query("insert into tombstones (run_id, at, data) values (?1, ?2, ?3) on conflict (run_id) do nothing")
-            .bind(id.as_uuid())
-            .bind(at)
-            .bind(encode("the kill request", kill)?)
-            .execute(&mut *connection)
-            .await
-            .map_err(fault)?;
+        execute(
+            connection,
+            "insert into tombstones (run_id, at, data) values (?1, ?2, ?3) on conflict (run_id) do nothing",
+            params![id.as_uuid(), at, encode("the kill request", kill)?],
+        )?;
     }
     for (id, run) in &writes.aliases {
-        sqlx::query("insert into aliases (id, run_id) values (?1, ?2) on conflict (id) do nothing")
-            .bind(id.as_uuid())
-            .bind(run.as_uuid())
-            .execute(&mut *connection)
-            .await
-            .map_err(fault)?;
+        execute(
+            connection,
+            "insert into aliases (id, run_id) values (?1, ?2) on conflict (id) do nothing",
+            params![id.as_uuid(), run.as_uuid()],
+        )?;
     }
     for executor in &writes.executors {
-        write_executor(connection, executor).await?;
+        write_executor(connection, executor)?;
     }
     for workspace in &writes.workspaces {
-        write_workspace(connection, workspace).await?;
+        write_workspace(connection, workspace)?;
     }
     for (key, more) in &writes.budgets {
-        sqlx::query(
+        execute(
+            connection,
             "insert into budgets (key, spent_microusd, open_microusd) values (?1, ?2, ?3) on conflict (key) do update set \
              spent_microusd = spent_microusd + excluded.spent_microusd, open_microusd = open_microusd + excluded.open_microusd",
-        )
-        .bind(key)
-        .bind(more.spent)
-        .bind(more.open)
-        .execute(&mut *connection)
-        .await
-        .map_err(fault)?;
+            params![key, more.spent, more.open],
+        )?;
     }
     if !writes.outbox.is_empty() {
-        sqlx::query("insert into outbox (id, at, messages) values (?1, ?2, ?3)")
-            .bind(writes.outbox_id)
-            .bind(at)
-            .bind(encode("the outbox", &writes.outbox)?)
-            .execute(&mut *connection)
-            .await
-            .map_err(fault)?;
+        execute(
+            connection,
+            "insert into outbox (id, at, messages) values (?1, ?2, ?3)",
+            params![writes.outbox_id, at, encode("the outbox", &writes.outbox)?],
+        )?;
     }
     if !writes.published.is_empty() {
-        sqlx::query(PUBLISHED).bind(encode("outbox ids", &writes.published)?).execute(&mut *connection).await.map_err(fault)?;
+        execute(connection, PUBLISHED, params![encode("outbox ids", &writes.published)?])?;
     }
     Ok(())
 }
 
-async fn write_run(connection: &mut SqliteConnection, write: &RunWrite, at: i64) -> Result<()> {
+fn write_run(connection: &Connection, write: &RunWrite, at: i64) -> Result<()> {
     let run = &write.run;
     let id = run.id.as_uuid();
     let had_ended = if write.new {
         false
     } else {
-        let found: Option<bool> = sqlx::query_scalar(HAS_ENDED).bind(id).fetch_optional(&mut *connection).await.map_err(fault)?;
+        let found: Option<bool> = value(connection, HAS_ENDED, params![id])?;
         found.ok_or_else(|| Error::Refused(format!("run {id} is changed but does not exist")))?
     };
-    write_run_row(connection, run, write.new).await?;
+    write_run_row(connection, run, write.new)?;
     for (idx, step) in &write.steps {
-        write_step(connection, run, *idx, step).await?;
+        write_step(connection, run, *idx, step)?;
     }
     for attempt in &write.attempts {
-        write_attempt(connection, run.id, attempt).await?;
+        write_attempt(connection, run.id, attempt)?;
     }
     if let (Some(first), Some(last)) = (write.events.first(), write.events.last()) {
         if let Some(stray) = write.events.iter().find(|e| e.run_id != run.id) {
@@ -149,208 +136,199 @@ async fn write_run(connection: &mut SqliteConnection, write: &RunWrite, at: i64)
         if write.events.windows(2).any(|pair| pair[1].seq != pair[0].seq + 1) {
             return Err(Error::Refused(format!("events of run {id} are numbered without gaps")));
         }
-        sqlx::query(INSERT_EVENTS)
-            .bind(id)
-            .bind(signed(first.seq))
-            .bind(signed(last.seq))
-            .bind(micros(last.at))
-            .bind(encode("the events", &write.events)?)
-            .execute(&mut *connection)
-            .await
-            .map_err(fault)?;
+        execute(
+            connection,
+            INSERT_EVENTS,
+            params![id, signed(first.seq), signed(last.seq), micros(last.at), encode("the events", &write.events)?],
+        )?;
     }
     if run.finished_at.is_some() {
         if !had_ended {
-            end_run(connection, run, write.new, at).await?;
+            end_run(connection, run, write.new, at)?;
         }
     } else {
-        write_open_run(connection, run, write.new).await?;
+        write_open_run(connection, run, write.new)?;
     }
     match write.timer {
         None => {}
         Some(None) => {
-            sqlx::query(DROP_TIMER).bind(id).execute(&mut *connection).await.map_err(fault)?;
+            execute(connection, DROP_TIMER, params![id])?;
         }
         Some(Some(timer)) => {
-            sqlx::query(UPSERT_DUE).bind(id).bind(micros(timer)).execute(&mut *connection).await.map_err(fault)?;
+            execute(connection, UPSERT_DUE, params![id, micros(timer)])?;
         }
     }
     Ok(())
 }
 
 /// The parts of a run that only exist until it ends.
-async fn write_open_run(connection: &mut SqliteConnection, run: &Run, new: bool) -> Result<()> {
+fn write_open_run(connection: &Connection, run: &Run, new: bool) -> Result<()> {
     for slot in &run.slots {
-        sqlx::query(UPSERT_SLOT)
-            .bind(run.id.as_uuid())
-            .bind(&slot.key)
-            .bind(slot.limit)
-            .bind(slot.held)
-            .execute(&mut *connection)
-            .await
-            .map_err(fault)?;
+        execute(connection, UPSERT_SLOT, params![run.id.as_uuid(), &slot.key, slot.limit, slot.held])?;
     }
     if new {
         for parent in &run.after_open {
-            sqlx::query("insert into run_after (parent, child) values (?1, ?2) on conflict (parent, child) do nothing")
-                .bind(parent.as_uuid())
-                .bind(run.id.as_uuid())
-                .execute(&mut *connection)
-                .await
-                .map_err(fault)?;
+            execute(
+                connection,
+                "insert into run_after (parent, child) values (?1, ?2) on conflict (parent, child) do nothing",
+                params![parent.as_uuid(), run.id.as_uuid()],
+            )?;
         }
     }
     Ok(())
 }
 
 /// What follows from the end of a run, once.
-async fn end_run(connection: &mut SqliteConnection, run: &Run, new: bool, at: i64) -> Result<()> {
+fn end_run(connection: &Connection, run: &Run, new: bool, at: i64) -> Result<()> {
     let id = run.id.as_uuid();
-    sqlx::query(POKE_CHILDREN).bind(id).bind(at).execute(&mut *connection).await.map_err(fault)?;
-    sqlx::query(DROP_CHILDREN).bind(id).execute(&mut *connection).await.map_err(fault)?;
+    execute(connection, POKE_CHILDREN, params![id, at])?;
+    execute(connection, DROP_CHILDREN, params![id])?;
     if new {
         return Ok(());
     }
-    sqlx::query(DROP_TIMER).bind(id).execute(&mut *connection).await.map_err(fault)?;
+    execute(connection, DROP_TIMER, params![id])?;
     if !run.slots.is_empty() {
-        sqlx::query(DROP_SLOTS).bind(id).execute(&mut *connection).await.map_err(fault)?;
+        execute(connection, DROP_SLOTS, params![id])?;
     }
     if !run.after.is_empty() {
-        sqlx::query(DROP_PARENTS).bind(id).execute(&mut *connection).await.map_err(fault)?;
+        execute(connection, DROP_PARENTS, params![id])?;
     }
     Ok(())
 }
 
-async fn write_run_row(connection: &mut SqliteConnection, run: &Run, new: bool) -> Result<()> {
+fn write_run_row(connection: &Connection, run: &Run, new: bool) -> Result<()> {
     let usage = &run.usage;
-    sqlx::query(if new { INSERT_RUN } else { UPDATE_RUN })
-        .bind(run.id.as_uuid())
-        .bind(run.namespace.as_str())
-        .bind(run.workflow.as_str())
-        .bind(run.status.as_str())
-        .bind(run.pending_reason.map(|r| r.as_str()))
-        .bind(run.paused_reason.map(|r| r.as_str()))
-        .bind(run.failure_code.map(|c| c.as_str()))
-        .bind(run.priority)
-        .bind(run.session.as_ref().map(Name::as_str))
-        .bind(run.repo.as_ref().map(|r| r.url.as_str()))
-        .bind(run.commit.as_deref())
-        .bind(run.executor.as_ref().map(Name::as_str))
-        .bind(run.generation)
-        .bind(run.kill.as_ref().map(|k| micros(k.at)))
-        .bind(micros(run.created_at))
-        .bind(run.started_at.map(micros))
-        .bind(run.finished_at.map(micros))
-        .bind(usage.cost_microusd.map(signed))
-        .bind(signed(usage.tokens.input))
-        .bind(signed(usage.tokens.output))
-        .bind(signed(usage.tokens.cache_read))
-        .bind(signed(usage.tokens.cache_write))
-        .bind(signed(usage.turns))
-        .bind(signed(usage.tool_calls))
-        .bind(signed(run.event_seq))
-        .bind(encode("the labels", &run.labels)?)
-        .bind(encode("the run", run)?)
-        .execute(connection)
-        .await
-        .map_err(fault)?;
+    execute(
+        connection,
+        if new { INSERT_RUN } else { UPDATE_RUN },
+        params![
+            run.id.as_uuid(),
+            run.namespace.as_str(),
+            run.workflow.as_str(),
+            run.status.as_str(),
+            run.pending_reason.map(|r| r.as_str()),
+            run.paused_reason.map(|r| r.as_str()),
+            run.failure_code.map(|c| c.as_str()),
+            run.priority,
+            run.session.as_ref().map(Name::as_str),
+            run.repo.as_ref().map(|r| r.url.as_str()),
+            run.commit.as_deref(),
+            run.executor.as_ref().map(Name::as_str),
+            run.generation,
+            run.kill.as_ref().map(|k| micros(k.at)),
+            micros(run.created_at),
+            run.started_at.map(micros),
+            run.finished_at.map(micros),
+            usage.cost_microusd.map(signed),
+            signed(usage.tokens.input),
+            signed(usage.tokens.output),
+            signed(usage.tokens.cache_read),
+            signed(usage.tokens.cache_write),
+            signed(usage.turns),
+            signed(usage.tool_calls),
+            signed(run.event_seq),
+            encode("the labels", &run.labels)?,
+            encode("the run", run)?
+        ],
+    )?;
     Ok(())
 }
 
-async fn write_step(connection: &mut SqliteConnection, run: &Run, idx: u32, step: &StepState) -> Result<()> {
-    sqlx::query(UPSERT_STEP)
-        .bind(run.id.as_uuid())
-        .bind(idx)
-        .bind(step.id.as_str())
-        .bind(step.status.as_str())
-        .bind(step.pool.as_str())
-        .bind(step.bound_to.as_ref().map(Name::as_str))
-        .bind(run.priority)
-        .bind(step.claimable_at.map(micros))
-        .bind(step.queued_at.map(micros))
-        .bind(step.started_at.map(micros))
-        .bind(step.finished_at.map(micros))
-        .bind(encode("the step", step)?)
-        .execute(connection)
-        .await
-        .map_err(fault)?;
+fn write_step(connection: &Connection, run: &Run, idx: u32, step: &StepState) -> Result<()> {
+    execute(
+        connection,
+        UPSERT_STEP,
+        params![
+            run.id.as_uuid(),
+            idx,
+            step.id.as_str(),
+            step.status.as_str(),
+            step.pool.as_str(),
+            step.bound_to.as_ref().map(Name::as_str),
+            run.priority,
+            step.claimable_at.map(micros),
+            step.queued_at.map(micros),
+            step.started_at.map(micros),
+            step.finished_at.map(micros),
+            encode("the step", step)?
+        ],
+    )?;
     Ok(())
 }
 
-async fn write_attempt(connection: &mut SqliteConnection, run: RunId, attempt: &Attempt) -> Result<()> {
-    sqlx::query(UPSERT_ATTEMPT)
-        .bind(run.as_uuid())
-        .bind(attempt.step.as_str())
-        .bind(attempt.n)
-        .bind(attempt.status.as_str())
-        .bind(attempt.executor.as_str())
-        .bind(attempt.claim_id)
-        .bind(micros(attempt.lease_until))
-        .bind(attempt.started_at.map(micros))
-        .bind(attempt.finished_at.map(micros))
-        .bind(encode("the attempt", attempt)?)
-        .execute(connection)
-        .await
-        .map_err(fault)?;
+fn write_attempt(connection: &Connection, run: RunId, attempt: &Attempt) -> Result<()> {
+    execute(
+        connection,
+        UPSERT_ATTEMPT,
+        params![
+            run.as_uuid(),
+            attempt.step.as_str(),
+            attempt.n,
+            attempt.status.as_str(),
+            attempt.executor.as_str(),
+            attempt.claim_id,
+            micros(attempt.lease_until),
+            attempt.started_at.map(micros),
+            attempt.finished_at.map(micros),
+            encode("the attempt", attempt)?
+        ],
+    )?;
     Ok(())
 }
 
-async fn write_receipt(connection: &mut SqliteConnection, receipt: &Receipt, time_ns: i64) -> Result<()> {
+fn write_receipt(connection: &Connection, receipt: &Receipt, time_ns: i64) -> Result<()> {
     let seq = receipt.seq.ok_or_else(|| Error::Refused(format!("receipt {} has no sequence of the command stream", receipt.id)))?;
     // A redelivered message regenerates the same receipt.
-    sqlx::query("insert into receipts (seq, time_ns, namespace, data) values (?1, ?2, ?3, ?4) on conflict (seq, time_ns) do nothing")
-        .bind(signed(seq))
-        .bind(time_ns)
-        .bind(receipt.namespace.as_str())
-        .bind(encode("the receipt", receipt)?)
-        .execute(connection)
-        .await
-        .map_err(fault)?;
+    execute(
+        connection,
+        "insert into receipts (seq, time_ns, namespace, data) values (?1, ?2, ?3, ?4) on conflict (seq, time_ns) do nothing",
+        params![signed(seq), time_ns, receipt.namespace.as_str(), encode("the receipt", receipt)?],
+    )?;
     Ok(())
 }
 
-async fn write_executor(connection: &mut SqliteConnection, executor: &ExecutorRow) -> Result<()> {
-    sqlx::query(
+fn write_executor(connection: &Connection, executor: &ExecutorRow) -> Result<()> {
+    execute(
+        connection,
         "insert into executors (id, host, pool, slots, version, draining, seen_at) values (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
          on conflict (id) do update set host = excluded.host, pool = excluded.pool, slots = excluded.slots, version = excluded.version, \
          draining = excluded.draining, seen_at = excluded.seen_at",
-    )
-    .bind(executor.id.as_str())
-    .bind(executor.host.as_str())
-    .bind(executor.pool.as_str())
-    .bind(executor.slots)
-    .bind(&executor.version)
-    .bind(executor.draining)
-    .bind(micros(executor.seen_at))
-    .execute(connection)
-    .await
-    .map_err(fault)?;
+        params![
+            executor.id.as_str(),
+            executor.host.as_str(),
+            executor.pool.as_str(),
+            executor.slots,
+            &executor.version,
+            executor.draining,
+            micros(executor.seen_at)
+        ],
+    )?;
     Ok(())
 }
 
-async fn write_workspace(connection: &mut SqliteConnection, workspace: &WorkspaceRow) -> Result<()> {
-    sqlx::query(
+fn write_workspace(connection: &Connection, workspace: &WorkspaceRow) -> Result<()> {
+    execute(
+        connection,
         "insert into workspaces (id, run_id, namespace, generation, executor, host, path, repo, session, status, created_at, removed_at, bytes) \
          values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
          on conflict (id) do update set run_id = excluded.run_id, namespace = excluded.namespace, generation = excluded.generation, \
          executor = excluded.executor, host = excluded.host, path = excluded.path, repo = excluded.repo, session = excluded.session, \
          status = excluded.status, created_at = excluded.created_at, removed_at = excluded.removed_at, bytes = excluded.bytes",
-    )
-    .bind(&workspace.id)
-    .bind(workspace.run_id.as_uuid())
-    .bind(workspace.namespace.as_str())
-    .bind(workspace.generation)
-    .bind(workspace.executor.as_str())
-    .bind(workspace.host.as_str())
-    .bind(&workspace.path)
-    .bind(workspace.repo.as_deref())
-    .bind(workspace.session.as_ref().map(Name::as_str))
-    .bind(workspace.status.as_str())
-    .bind(micros(workspace.created_at))
-    .bind(workspace.removed_at.map(micros))
-    .bind(workspace.bytes.map(signed))
-    .execute(connection)
-    .await
-    .map_err(fault)?;
+        params![
+            &workspace.id,
+            workspace.run_id.as_uuid(),
+            workspace.namespace.as_str(),
+            workspace.generation,
+            workspace.executor.as_str(),
+            workspace.host.as_str(),
+            &workspace.path,
+            workspace.repo.as_deref(),
+            workspace.session.as_ref().map(Name::as_str),
+            workspace.status.as_str(),
+            micros(workspace.created_at),
+            workspace.removed_at.map(micros),
+            workspace.bytes.map(signed)
+        ],
+    )?;
     Ok(())
 }
