@@ -180,8 +180,11 @@ impl Executor {
         if let Err(outcome) = live.relied_on(self.settings.freeze_limit).await {
             return self.close(grant, dir, ready, None, outcome).await;
         }
-        let spawned = command.and_then(|(command, asker)| Ok((self.spawn(grant, live, dir, ready, command)?, asker.map(Arc::new))));
-        let (process, asker) = match spawned {
+        let spawned = async {
+            let (command, asker) = command?;
+            anyhow::Ok((self.spawn(grant, live, dir, ready, command).await?, asker.map(Arc::new)))
+        };
+        let (process, asker) = match spawned.await {
             Ok(spawned) => spawned,
             Err(error) => {
                 let code = setup_code(&error);
@@ -252,7 +255,7 @@ impl Executor {
     }
 
     /// Starts the shim with the step's command, environment and limits.
-    fn spawn(&self, grant: &Grant, live: &Attempt, dir: &Path, ready: &Ready, command: Command) -> anyhow::Result<StepProcess> {
+    async fn spawn(&self, grant: &Grant, live: &Attempt, dir: &Path, ready: &Ready, command: Command) -> anyhow::Result<StepProcess> {
         let attempt = grant.attempt.to_string();
         let text = |path: PathBuf| path.display().to_string();
         let env = environment::build(
@@ -282,8 +285,8 @@ impl Executor {
             freeze_limit_ms: u64::try_from(self.settings.freeze_limit.as_millis()).unwrap_or(u64::MAX),
         };
         let step = StepSpec { attempt, argv: command.argv, env, cwd: ready.path.clone(), input: command.input, limits };
-        let spec = ProcessSpec { program: self.settings.program.clone(), dir: dir.to_owned(), cgroup: None, step };
-        let (process, supervision) = StepProcess::spawn(spec)?;
+        let spec = ProcessSpec { dir: dir.to_owned(), cgroup: None, step };
+        let (process, supervision) = StepProcess::spawn(&self.nursery, spec).await?;
         self.ctx.tasks.spawn_part("supervision", async move {
             supervision.await;
             Ok(())

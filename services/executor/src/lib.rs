@@ -48,6 +48,7 @@ pub use crate::replay::replay_main;
 
 use crate::live::{Live, Pace};
 use crate::prices::Prices;
+use crate::process::Nursery;
 use crate::providers::Providers;
 use crate::reporter::Reporter;
 use crate::settings::Settings;
@@ -59,6 +60,7 @@ pub(crate) struct Executor {
     pub(crate) settings: Settings,
     pub(crate) blobs: Blobs,
     pub(crate) live: Live,
+    pub(crate) nursery: Nursery,
     pub(crate) prices: Arc<Prices>,
     pub(crate) providers: Providers,
     pub(crate) reporter: Reporter,
@@ -83,10 +85,21 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let prices = Arc::new(Prices::open(settings.prices.as_deref())?);
     let providers = Providers::open(&ctx.config.providers)?;
     let live = Live::new(settings.slots);
+    let nursery = Nursery::new(settings.program.clone(), ctx.tasks.clone());
     let reporter = Reporter::start(&ctx);
     let workspaces = Workspaces::new(mirrors, &settings, ctx.bus.clone());
-    let executor =
-        Arc::new(Executor { settings, blobs, live, prices, providers, reporter, workspaces, incarnation: uuid::Uuid::new_v4(), ctx });
+    let executor = Arc::new(Executor {
+        settings,
+        blobs,
+        live,
+        nursery,
+        prices,
+        providers,
+        reporter,
+        workspaces,
+        incarnation: uuid::Uuid::new_v4(),
+        ctx,
+    });
     recover::start(&executor).await?;
     control::start(&executor).await?;
     leases::start(&executor);

@@ -1,8 +1,9 @@
 //! The process of a step: started under a shim, watched, logged to a local spool and ended with its whole tree.
 //!
-//! One shim per step owns the step's process tree. It is the same executable, started with the subcommand `step-shim` and
-//! dispatched to [`shim_main`] before any thread exists. Executor and shim talk over a socket pair (the shim's standard
-//! input): the end of it means that the executor died or let go, and the shim then ends the tree by itself.
+//! One shim per step owns the step's process tree. It is forked by the [`Nursery`], which is the same executable, started with
+//! the subcommand `step-nursery` and dispatched to [`nursery_main`] before any thread exists. Executor and shim talk over a
+//! socket pair (the shim's standard input): the end of it means that the executor died or let go, and the shim then ends the
+//! tree by itself.
 //!
 //! ```text
 //! executor ── spec, lease, kill ──► shim ── spawn, TERM, KILL ──► step and its descendants
@@ -13,7 +14,9 @@ pub mod cgroup;
 pub mod control;
 pub mod environment;
 pub mod exit;
+mod nursery;
 pub mod outputs;
+mod packets;
 mod shim;
 pub mod spec;
 pub mod spool;
@@ -29,7 +32,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 pub use exit::{ExitFacts, ExitKind};
-pub use shim::shim_main;
+pub use nursery::{Nursery, ShimProcess};
+pub use shim::nursery_main;
 pub use spec::{Lease, Limits, ProcessSpec, StepSpec};
 pub use spool::SpoolReader;
 pub use supervise::Supervision;
@@ -45,8 +49,8 @@ pub const SPOOL_FILE: &str = "log.spool";
 pub const EXIT_FILE: &str = "exit.json";
 /// Name of the file that takes what the shim itself says on standard error.
 pub const SHIM_ERRORS: &str = "shim.err";
-/// The subcommand that the executable hands to [`shim_main`].
-pub const SHIM_COMMAND: &str = "step-shim";
+/// The subcommand that the executable hands to [`nursery_main`].
+pub const NURSERY_COMMAND: &str = "step-nursery";
 
 /// Words to a shim that wait to be written: it is given 30 s to read one, in which a few renewals come.
 const COMMANDS: usize = 64;
@@ -85,12 +89,13 @@ impl StepProcess {
     /// # Errors
     /// When the spool directory cannot be made or the shim cannot be started. A *command* that cannot be started is no
     /// error here: it ends as [`ExitKind::SpawnFailed`].
-    pub fn spawn(spec: ProcessSpec) -> anyhow::Result<(Self, Supervision)> {
+    pub async fn spawn(nursery: &Nursery, spec: ProcessSpec) -> anyhow::Result<(Self, Supervision)> {
         let attempt: Arc<str> = spec.step.attempt.as_str().into();
         let spool = spec.dir.join(SPOOL_FILE);
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (publish, state) = watch::channel(State::default());
-        let supervision = Supervision::start(spec, inbox, publish).with_context(|| format!("start the shim of attempt {attempt}"))?;
+        let supervision = Supervision::start(nursery, spec, inbox, publish).await;
+        let supervision = supervision.with_context(|| format!("start the shim of attempt {attempt}"))?;
         Ok((Self { attempt, spool, commands, state }, supervision))
     }
 

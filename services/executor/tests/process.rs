@@ -1,4 +1,4 @@
-//! Real step processes under a real shim; this executable is its own shim, so it has its own `main`.
+//! Real step processes under a real shim; this executable is its own nursery, so it has its own `main`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use hopyard_executor::process::{SHIM_COMMAND, shim_main};
+use hopyard_executor::process::{NURSERY_COMMAND, nursery_main};
 
 type Case = (&'static str, fn() -> Pin<Box<dyn Future<Output = ()>>>);
 
@@ -41,6 +41,7 @@ const CASES: &[Case] = cases![
     starting::a_kill_that_comes_first_starts_nothing,
     starting::a_kill_right_after_the_spawn_ends_as_killed,
     starting::an_executor_that_vanishes_first_starts_nothing,
+    starting::a_script_that_is_held_open_for_a_moment_starts_all_the_same,
     starting::a_cgroup_is_used_or_its_refusal_is_said,
     output::ten_megabytes_on_both_streams_lose_nothing,
     output::any_byte_is_kept,
@@ -69,12 +70,13 @@ const CASES: &[Case] = cases![
     ending::dropping_the_last_handle_ends_the_tree,
     ending::a_killed_executor_leaves_no_process,
     ending::a_killed_shim_leaves_no_process,
+    ending::a_killed_nursery_costs_no_step_and_is_replaced,
 ];
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1).peekable();
-    if args.peek().is_some_and(|arg| arg == SHIM_COMMAND) {
-        return shim_main(args.skip(1));
+    if args.peek().is_some_and(|arg| arg == NURSERY_COMMAND) {
+        return nursery_main();
     }
     let args: Vec<OsString> = args.collect();
     if args.first().is_some_and(|arg| arg == bench::STAND_IN) {

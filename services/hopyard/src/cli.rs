@@ -64,7 +64,7 @@ pub struct Globals {
     pub url: Option<String>,
 }
 
-/// All subcommands but `step-shim`, which executors start.
+/// All subcommands but `step-nursery`, which executors start.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Submits a run

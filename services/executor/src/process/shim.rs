@@ -3,10 +3,10 @@
 mod hold;
 mod ladder;
 mod link;
+mod nursery;
 mod start;
 mod watch;
 
-use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,24 +28,10 @@ use link::Link;
 use start::Running;
 use watch::Watch;
 
+pub use nursery::nursery_main;
+
 /// Exit code of a shim that could not do its work; what was wrong stands on its standard error.
 const CANNOT_WORK: u8 = 70;
-
-/// Runs the shim: `step-shim --dir DIR [--cgroup DIR]` without the subcommand itself, the control socket on standard input.
-///
-/// It must be called before the process has a second thread. It returns when nothing of the step is left; the exit
-/// facts then stand in `DIR/exit.json`.
-pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Standard error is a file in the spool directory, from which the executor tells it on.
-            use std::io::Write;
-            writeln!(io::stderr(), "step shim: {error}").unwrap_or_default();
-            ExitCode::from(CANNOT_WORK)
-        }
-    }
-}
 
 /// Where the shim works.
 struct Places {
@@ -53,28 +39,24 @@ struct Places {
     cgroup: Option<PathBuf>,
 }
 
-impl Places {
-    fn from_args(args: impl IntoIterator<Item = OsString>) -> io::Result<Self> {
-        let (mut dir, mut cgroup) = (None, None);
-        let mut args = args.into_iter();
-        while let Some(arg) = args.next() {
-            let value = args.next().map(PathBuf::from);
-            match arg.to_str() {
-                Some("--dir") => dir = value,
-                Some("--cgroup") => cgroup = value,
-                _ => return Err(invalid(format!("unknown argument {}", arg.display()))),
-            }
-        }
-        Ok(Self { dir: dir.ok_or_else(|| invalid("argument --dir is missing"))?, cgroup })
+/// Runs the shim of a step, the control socket on standard input.
+///
+/// It returns when nothing of the step is left; the exit facts then stand in `exit.json` of its directory.
+fn shim_main(places: &Places) -> ExitCode {
+    match run(places) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cannot_work(&error),
     }
 }
 
-fn invalid(text: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, text.into())
+/// Standard error is a file in the spool directory, from which the executor tells it on; that of a nursery is the executor's.
+fn cannot_work(error: &io::Error) -> ExitCode {
+    use std::io::Write;
+    writeln!(io::stderr(), "step shim: {error}").unwrap_or_default();
+    ExitCode::from(CANNOT_WORK)
 }
 
-fn run(args: impl IntoIterator<Item = OsString>) -> io::Result<()> {
-    let places = Places::from_args(args)?;
+fn run(places: &Places) -> io::Result<()> {
     close_inherited()?;
     let mut link = Link::from_stdin()?;
     let signals = prepare()?;

@@ -11,8 +11,6 @@ use hopyard_runtime::clock::BootInstant;
 /// Everything that is needed to start the process of a step.
 #[derive(Debug, Clone)]
 pub struct ProcessSpec {
-    /// The executable that knows the subcommand `step-shim`, as an absolute path.
-    pub program: PathBuf,
     /// The spool directory of the attempt; made if missing, one per attempt.
     pub dir: PathBuf,
     /// A directory in a delegated cgroup v2 tree for this attempt alone; made if missing. Without it, or if it cannot

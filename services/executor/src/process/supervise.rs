@@ -1,14 +1,13 @@
 //! The executor's side of a shim: starts it, carries words in both directions, and takes over when it dies.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::task;
 use std::time::Duration;
@@ -18,7 +17,6 @@ use chrono::{DateTime, Utc};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -26,7 +24,7 @@ use super::control::{self, Command, Report};
 use super::exit::{ExitFacts, ExitKind};
 use super::spec::ProcessSpec;
 use super::spool::SpoolReader;
-use super::{EXIT_FILE, SHIM_COMMAND, SHIM_ERRORS, SPOOL_FILE, State, cgroup, exit_facts, tree};
+use super::{EXIT_FILE, Nursery, SHIM_ERRORS, SPOOL_FILE, ShimProcess, State, cgroup, exit_facts, tree};
 use crate::instruments::{self, Frozen};
 
 /// How long beyond the grace a shim may take to end a tree without saying that processes are stuck.
@@ -55,20 +53,23 @@ impl std::fmt::Debug for Supervision {
 }
 
 impl Supervision {
-    pub(super) fn start(spec: ProcessSpec, inbox: mpsc::Receiver<Command>, publish: watch::Sender<State>) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        nursery: &Nursery,
+        spec: ProcessSpec,
+        inbox: mpsc::Receiver<Command>,
+        publish: watch::Sender<State>,
+    ) -> anyhow::Result<Self> {
         prepare(&spec.dir).with_context(|| format!("prepare spool directory {}", spec.dir.display()))?;
         let (ours, theirs) = StdUnixStream::pair().context("make the control socket")?;
         ours.set_nonblocking(true)?;
         let (read, write) = UnixStream::from_std(ours)?.into_split();
-        let child = spawn_shim(&spec, theirs.into()).with_context(|| format!("run {}", spec.program.display()))?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("the shim has no process id")?;
+        let process = nursery.start(&spec.dir, spec.cgroup.as_deref(), theirs.into()).await?;
         let shim = Shim {
             attempt: spec.step.attempt.clone(),
             dir: spec.dir,
             cgroup: spec.cgroup,
             grace: spec.step.limits.grace(),
-            child,
-            pid,
+            process,
             lines: BufReader::new(read).lines(),
             write: Some(write),
             publish,
@@ -93,32 +94,12 @@ fn prepare(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn spawn_shim(spec: &ProcessSpec, control: OwnedFd) -> io::Result<Child> {
-    #[expect(clippy::disallowed_methods, reason = "the one place where the shim of a step is started")]
-    let mut command = tokio::process::Command::new(&spec.program);
-    command.arg(SHIM_COMMAND).arg("--dir").arg(&spec.dir);
-    if let Some(group) = &spec.cgroup {
-        command.arg("--cgroup").arg(group);
-    }
-    command
-        .env_clear()
-        .envs(hopyard_runtime::failpoint::handed_down())
-        // A directory that is never removed; the spool directory is given as an absolute path.
-        .current_dir("/")
-        .stdin(Stdio::from(control))
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(File::create(spec.dir.join(SHIM_ERRORS))?))
-        .spawn()
-}
-
 struct Shim {
     attempt: String,
     dir: PathBuf,
     cgroup: Option<PathBuf>,
     grace: Duration,
-    child: Child,
-    /// Process id of the shim, which is also the session of its tree.
-    pid: i32,
+    process: ShimProcess,
     lines: Lines<BufReader<OwnedReadHalf>>,
     write: Option<OwnedWriteHalf>,
     publish: watch::Sender<State>,
@@ -152,7 +133,7 @@ impl Shim {
                 () = sleep_until(answer_by.unwrap_or_else(Instant::now)), if answer_by.is_some() => {
                     self.answer_by = None;
                     if self.publish.borrow().stuck.is_empty() {
-                        self.kill_shim("does not end its tree");
+                        self.kill_shim("does not end its tree").await;
                     }
                 }
             }
@@ -173,7 +154,7 @@ impl Shim {
             Ok(Ok(())) => {}
             // A shim that is gone is seen by the reading side.
             Ok(Err(error)) => tracing::debug!(attempt = %self.attempt, %error, "the shim takes no word"),
-            Err(_) => self.kill_shim("does not read its control socket"),
+            Err(_) => self.kill_shim("does not read its control socket").await,
         }
     }
 
@@ -209,21 +190,19 @@ impl Shim {
         }
     }
 
-    fn kill_shim(&mut self, why: &str) {
-        tracing::warn!(attempt = %self.attempt, shim = self.pid, "the shim {why} and is killed");
-        if let Err(error) = self.child.start_kill() {
-            tracing::debug!(attempt = %self.attempt, %error, "the shim is already gone");
-        }
+    async fn kill_shim(&self, why: &str) {
+        tracing::warn!(attempt = %self.attempt, "the shim {why} and is killed");
+        self.process.kill().await;
     }
 
     /// Waits for the shim, and finds out how the step ended.
     async fn end(&mut self) -> ExitFacts {
         self.write = None;
-        let status = match timeout(ANSWER_WITHIN, self.child.wait()).await {
+        let status = match timeout(ANSWER_WITHIN, self.process.wait()).await {
             Ok(status) => status,
             Err(_) => {
-                self.kill_shim("closed its control socket and lives on");
-                self.child.wait().await
+                self.kill_shim("closed its control socket and lives on").await;
+                self.process.wait().await
             }
         };
         let facts = match self.reported.take() {
@@ -242,13 +221,15 @@ impl Shim {
     }
 
     /// The shim is gone without a word: its tree is ended from here, and the facts say what is known.
-    async fn lost(&mut self, status: io::Result<ExitStatus>, unreadable: Option<String>) -> ExitFacts {
+    async fn lost(&mut self, status: io::Result<(i32, ExitStatus)>, unreadable: Option<String>) -> ExitFacts {
         let mut killed = 0;
+        // The shim is the session of its tree, too.
+        let session = status.as_ref().ok().map(|(pid, _)| *pid);
         let error = loop {
-            let (attempt, session, group) = (self.attempt.clone(), self.pid, self.cgroup.clone());
+            let (attempt, group) = (self.attempt.clone(), self.cgroup.clone());
             let sweep = tokio::task::spawn_blocking(move || {
                 group.as_deref().map(cgroup::kill);
-                tree::kill_marked(&attempt, Some(session))
+                tree::kill_marked(&attempt, session)
             });
             match sweep.await.map_err(io::Error::other).flatten() {
                 Ok(swept) => {
@@ -265,7 +246,7 @@ impl Shim {
                 Err(error) => break Some(format!("left-over processes cannot be found: {error}")),
             }
         };
-        let ended = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let ended = status.map_or_else(|error| error.to_string(), |(_, status)| status.to_string());
         let said = fs::read(self.dir.join(SHIM_ERRORS)).unwrap_or_default();
         let said = String::from_utf8_lossy(&said[..said.len().min(ERROR_TEXT)]).trim().to_owned();
         let parts = [Some(format!("the shim ended without exit facts ({ended})")), unreadable, error, Some(said)];

@@ -5,12 +5,16 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hopyard_contract::log::Stream;
 use hopyard_executor::process::environment::{self, Identity};
-use hopyard_executor::process::{ExitFacts, Limits, ProcessSpec, SPOOL_FILE, SpoolReader, StepProcess, StepSpec, exit_facts, tree};
+use hopyard_executor::process::{
+    ExitFacts, Limits, Nursery, ProcessSpec, SPOOL_FILE, ShimProcess, SpoolReader, StepProcess, StepSpec, exit_facts, tree,
+};
+use hopyard_runtime::tasks::Tasks;
 
 /// Longest time anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,7 +70,6 @@ impl Bench {
             tmp: work.to_str().unwrap(),
         };
         ProcessSpec {
-            program: std::env::current_exe().unwrap(),
             dir: self.spool_dir(),
             cgroup: self.cgroup.clone(),
             step: StepSpec {
@@ -80,19 +83,19 @@ impl Bench {
         }
     }
 
-    pub(crate) fn spawn(&self, argv: &[&str]) -> StepProcess {
-        let (process, supervision) = StepProcess::spawn(self.spec(argv)).unwrap();
+    pub(crate) async fn spawn(&self, argv: &[&str]) -> StepProcess {
+        let (process, supervision) = StepProcess::spawn(nursery(), self.spec(argv)).await.unwrap();
         tokio::runtime::Handle::current().spawn(supervision);
         process
     }
 
-    pub(crate) fn shell(&self, script: &str) -> StepProcess {
-        self.spawn(&["sh", "-c", script])
+    pub(crate) async fn shell(&self, script: &str) -> StepProcess {
+        self.spawn(&["sh", "-c", script]).await
     }
 
     /// Runs a command to its end.
     pub(crate) async fn run(&self, argv: &[&str]) -> ExitFacts {
-        let process = self.spawn(argv);
+        let process = self.spawn(argv).await;
         self.end_of(&process).await
     }
 
@@ -161,7 +164,8 @@ pub(crate) fn stand_in(args: &[OsString]) -> ExitCode {
     let bench = Bench { attempt: attempt.to_str().unwrap().to_owned(), ..Bench::new() };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let (process, supervision) = StepProcess::spawn(ProcessSpec { dir: dir.to_owned(), ..bench.spec(&["sh", "-c", script]) }).unwrap();
+        let spec = ProcessSpec { dir: dir.to_owned(), ..bench.spec(&["sh", "-c", script]) };
+        let (process, supervision) = StepProcess::spawn(nursery(), spec).await.unwrap();
         tokio::runtime::Handle::current().spawn(supervision);
         process.wait().await.unwrap();
     });
@@ -180,19 +184,18 @@ pub(crate) fn spawn_stand_in(bench: &Bench, script: &str) -> std::process::Child
         .unwrap()
 }
 
-/// Starts a bare shim with `said` already on its control socket, which is then closed if `close`.
-#[expect(clippy::disallowed_methods, reason = "the test talks to the shim itself")]
-pub(crate) fn spawn_shim(bench: &Bench, said: &[u8]) -> (std::process::Child, std::os::unix::net::UnixStream) {
+/// The nursery of all cases.
+pub(crate) fn nursery() -> &'static Nursery {
+    static NURSERY: OnceLock<Nursery> = OnceLock::new();
+    NURSERY.get_or_init(|| Nursery::new(std::env::current_exe().unwrap(), Tasks::default()))
+}
+
+/// Starts a bare shim with `said` already on its control socket.
+pub(crate) async fn spawn_shim(bench: &Bench, said: &[u8]) -> (ShimProcess, std::os::unix::net::UnixStream) {
     use std::io::Write;
     let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     ours.write_all(said).unwrap();
     fs::create_dir(bench.spool_dir()).unwrap();
-    let shim = std::process::Command::new(std::env::current_exe().unwrap())
-        .arg("step-shim")
-        .arg("--dir")
-        .arg(bench.spool_dir())
-        .stdin(std::os::fd::OwnedFd::from(theirs))
-        .spawn()
-        .unwrap();
+    let shim = nursery().start(&bench.spool_dir(), None, theirs.into()).await.unwrap();
     (shim, ours)
 }

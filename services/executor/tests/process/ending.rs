@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use hopyard_contract::log::Stream;
-use hopyard_executor::process::{ExitKind, Lease, tree};
+use hopyard_executor::process::{ExitKind, Lease, StepProcess, tree};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::bench::{Bench, spawn_stand_in, until, wait_for_output};
+use crate::bench::{Bench, nursery, spawn_stand_in, until, wait_for_output};
 
 /// Ignores SIGTERM, and so does a daemon of its own session that holds the output open.
 const STUBBORN: &str = "trap '' TERM; (setsid sh -c '(sleep 1000; exit) & echo ready; exec sleep 1000' &); exec sleep 1000";
@@ -33,7 +33,7 @@ pub(crate) async fn silence_ends_a_step_and_output_keeps_it_alive() {
 
 pub(crate) async fn a_daemon_that_ignores_everything_dies_with_the_step() {
     let bench = Bench::new();
-    let process = bench.shell(STUBBORN);
+    let process = bench.shell(STUBBORN).await;
     wait_for_output(&process, "ready").await;
     process.kill("operator", false);
     process.kill("somebody else", false);
@@ -46,7 +46,7 @@ pub(crate) async fn a_daemon_that_ignores_everything_dies_with_the_step() {
 pub(crate) async fn what_a_finished_command_leaves_behind_is_ended() {
     let bench = Bench::new();
     let script = "(setsid sh -c \"trap '' TERM; echo up; exec sleep 1000\" &); sleep 1000 & until [ -e up ]; do sleep 0.01; done; exit 7";
-    let process = bench.shell(script);
+    let process = bench.shell(script).await;
     wait_for_output(&process, "up").await;
     std::fs::write(bench.work().join("up"), "").unwrap();
     let facts = bench.end_of(&process).await;
@@ -57,7 +57,7 @@ pub(crate) async fn what_a_finished_command_leaves_behind_is_ended() {
 
 pub(crate) async fn a_polite_command_may_clean_up() {
     let bench = Bench::new().with(|limits| limits.grace_ms = 30_000);
-    let process = bench.shell("trap 'echo cleaned; exit 5' TERM; echo ready; while :; do sleep 0.01; done");
+    let process = bench.shell("trap 'echo cleaned; exit 5' TERM; echo ready; while :; do sleep 0.01; done").await;
     wait_for_output(&process, "ready").await;
     process.kill("operator", false);
     let facts = bench.end_of(&process).await;
@@ -67,7 +67,7 @@ pub(crate) async fn a_polite_command_may_clean_up() {
 
 pub(crate) async fn a_stopped_command_takes_its_sigterm() {
     let bench = Bench::new().with(|limits| limits.grace_ms = 1_000_000);
-    let process = bench.shell("trap 'echo cleaned; exit 0' TERM; (sleep 1000 & kill -STOP $!; kill -STOP $$); wait");
+    let process = bench.shell("trap 'echo cleaned; exit 0' TERM; (sleep 1000 & kill -STOP $!; kill -STOP $$); wait").await;
     let pid = process.started().await.unwrap();
     let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     until(|| state().contains(") T ").then_some(())).await;
@@ -79,7 +79,7 @@ pub(crate) async fn a_stopped_command_takes_its_sigterm() {
 
 pub(crate) async fn force_does_not_wait_for_the_grace() {
     let bench = Bench::new().with(|limits| limits.grace_ms = 1_000_000);
-    let process = bench.shell(STUBBORN);
+    let process = bench.shell(STUBBORN).await;
     wait_for_output(&process, "ready").await;
     process.kill("operator", false);
     process.kill("operator", true);
@@ -91,7 +91,7 @@ pub(crate) async fn a_tree_that_forks_all_the_time_is_caught() {
     let bench = Bench::new();
     // Each process starts its successor in a session of its own and ends: there is never a parent to hold on to.
     std::fs::write(bench.work().join("hop"), "trap '' TERM\n[ $1 -gt 50 ] && echo ready\nsetsid sh ./hop $(($1 + 1)) &\n").unwrap();
-    let process = bench.shell("sh ./hop 1 & exec sleep 1000");
+    let process = bench.shell("sh ./hop 1 & exec sleep 1000").await;
     wait_for_output(&process, "ready").await;
     process.kill("operator", true);
     assert_eq!(bench.end_of(&process).await.kind, ExitKind::Killed);
@@ -114,7 +114,7 @@ pub(crate) async fn a_lost_lease_ends_the_step_before_it_expires() {
 pub(crate) async fn renewals_keep_a_step_alive() {
     let length = Duration::from_millis(1500);
     let bench = Bench::new().with(|limits| limits.lease = Some(Lease::new(length, length)));
-    let process = bench.shell("sleep 3; echo done");
+    let process = bench.shell("sleep 3; echo done").await;
     let mut beat = tokio::time::interval(Duration::from_millis(200));
     let facts = loop {
         tokio::select! {
@@ -128,7 +128,7 @@ pub(crate) async fn renewals_keep_a_step_alive() {
 
 pub(crate) async fn dropping_the_supervision_ends_the_tree() {
     let bench = Bench::new();
-    let (process, supervision) = hopyard_executor::process::StepProcess::spawn(bench.spec(&["sh", "-c", STUBBORN])).unwrap();
+    let (process, supervision) = StepProcess::spawn(nursery(), bench.spec(&["sh", "-c", STUBBORN])).await.unwrap();
     let task = tokio::runtime::Handle::current().spawn(supervision);
     wait_for_output(&process, "ready").await;
     task.abort();
@@ -138,7 +138,7 @@ pub(crate) async fn dropping_the_supervision_ends_the_tree() {
 
 pub(crate) async fn dropping_the_last_handle_ends_the_tree() {
     let bench = Bench::new();
-    let process = bench.shell(STUBBORN);
+    let process = bench.shell(STUBBORN).await;
     wait_for_output(&process, "ready").await;
     drop(process);
     assert_eq!(bench.end_by_file().await.kind, ExitKind::Abandoned);
@@ -155,7 +155,7 @@ pub(crate) async fn a_killed_executor_leaves_no_process() {
 
 pub(crate) async fn a_killed_shim_leaves_no_process() {
     let bench = Bench::new();
-    let process = bench.shell(&format!("env -i sleep 1000 & {STUBBORN}"));
+    let process = bench.shell(&format!("env -i sleep 1000 & {STUBBORN}")).await;
     wait_for_output(&process, "ready").await;
     let pid = process.started().await.unwrap();
     let shim = tree::all().unwrap().into_iter().find(|found| found.pid == pid).unwrap().parent;
@@ -170,4 +170,23 @@ pub(crate) async fn a_killed_shim_leaves_no_process() {
     assert!(members.len() >= 3);
     let alive = tree::all().unwrap().into_iter().filter(|found| members.contains(&found.pid) && !found.zombie);
     assert_eq!(alive.count(), 0);
+}
+
+/// Steps that run go on without it: each shim has a way of its own to the executor.
+pub(crate) async fn a_killed_nursery_costs_no_step_and_is_replaced() {
+    let bench = Bench::new();
+    let process = bench.shell("echo ready; until [ -e go ]; do sleep 0.01; done; exit 7").await;
+    wait_for_output(&process, "ready").await;
+    let parent = |pid: i32| tree::all().unwrap().into_iter().find(|found| found.pid == pid).unwrap().parent;
+    let first = parent(parent(process.started().await.unwrap()));
+    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    until(|| tree::all().unwrap().iter().all(|found| found.pid != first).then_some(())).await;
+
+    let other = Bench::new();
+    let next = other.shell("until [ -e go ]; do sleep 0.01; done").await;
+    assert_ne!(parent(parent(next.started().await.unwrap())), first);
+    for (bench, process, code) in [(&bench, process, 7), (&other, next, 0)] {
+        std::fs::write(bench.work().join("go"), "").unwrap();
+        assert_eq!(bench.end_of(&process).await.code, Some(code));
+    }
 }

@@ -43,7 +43,7 @@ pub(crate) async fn a_tree_is_held_still_until_its_lease_is_renewed() {
     let bench = Bench::new().with(|limits| limits.lease = Some(short()));
     // The counter is kept by a daemon of a session of its own; the shell waits for another child.
     let count = "n=0; until [ -e stop ]; do n=$((n + 1)); echo $n > counter; done; echo counted > counted";
-    let process = bench.shell(&format!("(setsid sh -c '{count}' &); echo up; until [ -e counted ]; do sleep 0.01; done; echo done"));
+    let process = bench.shell(&format!("(setsid sh -c '{count}' &); echo up; until [ -e counted ]; do sleep 0.01; done; echo done")).await;
     wait_for_output(&process, "up").await;
     frozen(&process).await;
     until(|| {
@@ -73,7 +73,7 @@ pub(crate) async fn time_that_is_held_counts_for_no_limit() {
         limits.timeout_ms = Some(1_000);
         limits.idle_timeout_ms = Some(800);
     });
-    let process = bench.shell("until [ -e go ]; do sleep 0.01; done; echo done");
+    let process = bench.shell("until [ -e go ]; do sleep 0.01; done; echo done").await;
     frozen(&process).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     std::fs::write(bench.work().join("go"), "").unwrap();
@@ -89,7 +89,7 @@ pub(crate) async fn a_lease_that_stays_away_ends_the_step_at_the_limit() {
         limits.grace_ms = 1_000_000;
     });
     // By then the lease is long over, so that not even a SIGTERM may let the tree run.
-    let process = bench.shell("trap 'echo polite' TERM; echo up; while :; do sleep 0.01; done");
+    let process = bench.shell("trap 'echo polite' TERM; echo up; while :; do sleep 0.01; done").await;
     let facts = bench.end_of(&process).await;
     assert_eq!((facts.kind, facts.signal), (ExitKind::LeaseLost, Some(9)));
     assert!(facts.frozen_ms >= 2_000, "{facts:?}");
@@ -102,7 +102,7 @@ pub(crate) async fn a_forking_tree_does_not_slip_through() {
     let bench = Bench::new().with(|limits| limits.lease = Some(short()));
     // Each process starts its successor in a session of its own and ends: there is never a parent to hold on to.
     std::fs::write(bench.work().join("hop"), "echo $1 > counter\n[ $1 -eq 50 ] && echo up\nsetsid sh ./hop $(($1 + 1)) &\n").unwrap();
-    let process = bench.shell("sh ./hop 1 & exec sleep 1000");
+    let process = bench.shell("sh ./hop 1 & exec sleep 1000").await;
     wait_for_output(&process, "up").await;
     frozen(&process).await;
     // One look may fall between two of the tree; nothing of it is in two looks unless it is stopped.
@@ -128,7 +128,7 @@ pub(crate) async fn a_held_step_may_clean_up_while_its_lease_lasts() {
         limits.lease = Some(long());
         limits.grace_ms = 30_000;
     });
-    let process = bench.shell("trap 'echo cleaned; exit 5' TERM; while :; do sleep 0.01; done");
+    let process = bench.shell("trap 'echo cleaned; exit 5' TERM; while :; do sleep 0.01; done").await;
     frozen(&process).await;
     process.kill("operator", false);
     let facts = bench.end_of(&process).await;
@@ -138,7 +138,7 @@ pub(crate) async fn a_held_step_may_clean_up_while_its_lease_lasts() {
 
 pub(crate) async fn a_held_step_does_not_outlive_its_executor() {
     let bench = Bench::new().with(|limits| limits.lease = Some(long()));
-    let process = bench.shell("trap '' TERM; (setsid sleep 1000 &); exec sleep 1000");
+    let process = bench.shell("trap '' TERM; (setsid sleep 1000 &); exec sleep 1000").await;
     frozen(&process).await;
     drop(process);
     assert_eq!(bench.end_by_file().await.kind, ExitKind::Abandoned);
@@ -148,7 +148,7 @@ pub(crate) async fn what_had_stopped_itself_stays_stopped() {
     let bench = Bench::new().with(|limits| limits.lease = Some(short()));
     let script = "sh -c 'kill -STOP $$; echo never' & until grep -q ') T ' /proc/$!/stat; do sleep 0.01; done; echo up; \
                   until [ -e go ]; do sleep 0.01; done; grep -q ') T ' /proc/$!/stat && echo still";
-    let process = bench.shell(script);
+    let process = bench.shell(script).await;
     wait_for_output(&process, "up").await;
     frozen(&process).await;
     std::fs::write(bench.work().join("go"), "").unwrap();
@@ -161,7 +161,7 @@ pub(crate) async fn what_had_stopped_itself_stays_stopped() {
 pub(crate) async fn a_shell_with_job_control_notices_nothing() {
     let bench = Bench::new().with(|limits| limits.lease = Some(short()));
     let script = "set -m; sh -c 'echo up; until [ -e go ]; do sleep 0.01; done; exit 3'; echo ended $?";
-    let process = bench.spawn(&["bash", "-c", script]);
+    let process = bench.spawn(&["bash", "-c", script]).await;
     wait_for_output(&process, "up").await;
     frozen(&process).await;
     std::fs::write(bench.work().join("go"), "").unwrap();

@@ -31,7 +31,7 @@ pub(crate) async fn output_is_seen_while_the_step_runs() {
     let bench = Bench::new();
     // The step goes on only when the reader has answered, by a file.
     let script = "echo first; until [ -e go ]; do sleep 0.01; done; echo second >&2";
-    let process = bench.shell(script);
+    let process = bench.shell(script).await;
     let mut tail = process.output(0).unwrap();
     let first = tail.next().await.unwrap().unwrap();
     assert_eq!((first.offset, first.stream, first.bytes.as_slice()), (0, Stream::Stdout, &b"first\n"[..]));
@@ -62,7 +62,7 @@ pub(crate) async fn a_flood_is_cut_and_does_not_stop_the_step() {
 
 pub(crate) async fn a_pipe_kept_open_from_outside_is_let_go() {
     let bench = Bench::new();
-    let process = bench.shell("echo ready; until [ -e go ]; do sleep 0.01; done");
+    let process = bench.shell("echo ready; until [ -e go ]; do sleep 0.01; done").await;
     wait_for_output(&process, "ready").await;
     let pid = process.started().await.unwrap();
     let held = std::fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/fd/1")).unwrap();

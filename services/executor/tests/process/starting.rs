@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use hopyard_contract::log::Stream;
 use hopyard_executor::process::control::{self, Command, Report};
@@ -75,7 +76,7 @@ pub(crate) async fn standard_input_is_empty() {
 
 pub(crate) async fn a_missing_program_names_the_searched_path() {
     let bench = Bench::new();
-    let process = bench.spawn(&["no-such-program"]);
+    let process = bench.spawn(&["no-such-program"]).await;
     let facts = bench.end_of(&process).await;
     assert_eq!((facts.kind, facts.code, facts.started_at), (ExitKind::SpawnFailed, None, None));
     let expected = format!("program no-such-program not found, searched {}", environment::DEFAULT_PATH);
@@ -109,8 +110,8 @@ pub(crate) async fn a_kill_that_comes_first_starts_nothing() {
     let bench = Bench::new();
     let spec = Command::Spec(Box::new(bench.spec(&["sh", "-c", "touch started"]).step));
     let kill = Command::Kill { reason: "operator".to_owned(), force: false };
-    let (mut shim, ours) = spawn_shim(&bench, &[control::line(&spec), control::line(&kill)].concat());
-    assert!(shim.wait().unwrap().success());
+    let (mut shim, ours) = spawn_shim(&bench, &[control::line(&spec), control::line(&kill)].concat()).await;
+    assert!(shim.wait().await.unwrap().1.success());
     let facts = exit_facts(&bench.spool_dir()).unwrap().unwrap();
     assert_eq!((facts.kind, facts.started_at), (ExitKind::Killed, None));
     assert_eq!(facts.reason.as_deref(), Some("operator"));
@@ -121,7 +122,7 @@ pub(crate) async fn a_kill_that_comes_first_starts_nothing() {
 
 pub(crate) async fn a_kill_right_after_the_spawn_ends_as_killed() {
     let bench = Bench::new();
-    let process = bench.shell("exec sleep 1000");
+    let process = bench.shell("exec sleep 1000").await;
     process.kill("operator", false);
     let facts = bench.end_of(&process).await;
     assert_eq!((facts.kind, facts.reason.as_deref()), (ExitKind::Killed, Some("operator")));
@@ -129,9 +130,9 @@ pub(crate) async fn a_kill_right_after_the_spawn_ends_as_killed() {
 
 pub(crate) async fn an_executor_that_vanishes_first_starts_nothing() {
     let bench = Bench::new();
-    let (mut shim, ours) = spawn_shim(&bench, b"");
+    let (mut shim, ours) = spawn_shim(&bench, b"").await;
     drop(ours);
-    assert!(shim.wait().unwrap().success());
+    assert!(shim.wait().await.unwrap().1.success());
     assert!(exit_facts(&bench.spool_dir()).unwrap().is_none());
 }
 
@@ -147,7 +148,7 @@ pub(crate) async fn a_cgroup_is_used_or_its_refusal_is_said() {
         let real = std::fs::create_dir(&group).is_ok() && real;
         bench.cgroup = Some(group.clone());
         let process =
-            bench.shell("trap '' TERM; cat /proc/self/cgroup; (setsid sh -c \"trap '' TERM; exec sleep 1000\" &); exec sleep 1000");
+            bench.shell("trap '' TERM; cat /proc/self/cgroup; (setsid sh -c \"trap '' TERM; exec sleep 1000\" &); exec sleep 1000").await;
         crate::bench::wait_for_output(&process, ":/").await;
         process.kill("operator", false);
         let facts = tokio::time::timeout(PATIENCE, bench.end_of(&process)).await.unwrap();
@@ -157,4 +158,21 @@ pub(crate) async fn a_cgroup_is_used_or_its_refusal_is_said() {
         assert_eq!((inside, refused), (real, !real));
         assert!(!group.exists(), "the group is removed");
     }
+}
+
+/// A script may be held open for writing by a child that was forked while it was written, until that enters its own program.
+pub(crate) async fn a_script_that_is_held_open_for_a_moment_starts_all_the_same() {
+    let bench = Bench::new();
+    let script = bench.work().join("script");
+    std::fs::write(&script, "#!/bin/sh\nexit 6\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let held = std::fs::OpenOptions::new().append(true).open(&script).unwrap();
+    let process = bench.spawn(&[script.to_str().unwrap()]).await;
+    let let_go = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(held);
+    };
+    let (pid, ()) = tokio::join!(process.started(), let_go);
+    assert!(pid.is_some());
+    assert_eq!(bench.end_of(&process).await.code, Some(6));
 }

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -19,6 +21,9 @@ use hopyard_runtime::clock::BootInstant;
 
 /// Size of the output pipes where the kernel grants it; a step then waits less often for the shim.
 const PIPE_BYTES: i32 = 256 * 1024;
+/// For how long a program that somebody has open for writing is tried again, and how often.
+const BUSY: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_millis(2);
 
 /// A command that runs.
 pub(super) struct Running {
@@ -65,7 +70,7 @@ pub(super) fn start(spec: &StepSpec, cgroup: Option<&Path>) -> Result<Running, S
         Some(Err(error)) => (None, Some(error.to_string())),
         None => (None, None),
     };
-    let spawned = with_all_signals(|| command.spawn());
+    let spawned = with_all_signals(|| unless_busy(|| command.spawn()));
     if let Some(group) = &cgroup
         && let Err(error) = group.leave()
     {
@@ -87,6 +92,18 @@ pub(super) fn start(spec: &StepSpec, cgroup: Option<&Path>) -> Result<Running, S
     // The child handle is let go: the shim reaps all its children itself, adopted ones too.
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("process ids fit 31 bits"));
     Ok(Running { pid, stdout, stderr, cgroup, cgroup_error, started: BootInstant::now(), started_at: Utc::now() })
+}
+
+/// Tries again while a program is open for writing: whoever wrote it may have forked at that moment, and the child holds the
+/// file open until it enters its own program.
+fn unless_busy<T>(mut start: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let began = BootInstant::now();
+    loop {
+        match start() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && began.elapsed() < BUSY => thread::sleep(AGAIN),
+            started => return started,
+        }
+    }
 }
 
 /// Starts a process while no signal is blocked: the mask is inherited, and a shell that cannot get SIGCHLD waits for
