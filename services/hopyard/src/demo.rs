@@ -44,7 +44,7 @@ pub async fn run(args: &DemoArgs) -> Result<Exit> {
     say("starting a private bus and the five services …");
     let settings = [("HOPYARD_REPO_ALLOW", spec.url.clone())];
     let stack = tokio::select! {
-        stack = PrivateStack::start(&args.data_dir, &settings) => stack?,
+        stack = PrivateStack::start(&args.data_dir, &[], &settings) => stack?,
         _ = terminate.recv() => return Ok(Exit::Interrupted),
         _ = interrupt.recv() => return Ok(Exit::Interrupted),
     };

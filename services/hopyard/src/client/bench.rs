@@ -2,10 +2,13 @@
 //! beside that.
 
 mod agents;
+mod bulk;
+mod control_plane;
 mod figures;
 mod latency;
 mod limits;
 mod load;
+mod null_executor;
 mod runs;
 
 use std::path::Path;
@@ -32,6 +35,11 @@ pub enum BenchCommand {
         after_help = "Example:\n  hopyard bench latency --runs 100\n  hopyard --url http://127.0.0.1:8733 bench latency --repo .\n\nWithout a server it starts a private one and measures with and without a repository of 100 files.\nThe server must run on this machine: both sides of a difference are read from one clock."
     )]
     Latency(latency::LatencyArgs),
+    /// Runs a second through doors, bus, scheduler and store, with an executor that answers at once
+    #[command(
+        after_help = "Example:\n  hopyard bench control-plane --store postgres --runs 50000\n\nOn a private stack, against how many messages a second the bus stores. PostgreSQL is found as the tests find it: HOPYARD_PG_BIN, or the newest of the machine."
+    )]
+    ControlPlane(control_plane::ControlPlaneArgs),
     /// Shell runs a second, from the first submission to the last end
     #[command(
         after_help = "Example:\n  hopyard bench runs --runs 5000 --rounds 5\n\nOn a private stack, against how many processes the machine starts in a second at best."
@@ -54,6 +62,7 @@ const WARM_UP: u32 = 3;
 pub async fn run(server: Option<&Api>, command: &BenchCommand) -> Result<Exit> {
     match command {
         BenchCommand::Latency(args) => latency::run(server, args).await,
+        BenchCommand::ControlPlane(args) => control_plane::run(args).await,
         BenchCommand::Runs(args) => runs::run(args).await,
         BenchCommand::Agents(args) => agents::run(args).await,
     }?;
@@ -61,8 +70,13 @@ pub async fn run(server: Option<&Api>, command: &BenchCommand) -> Result<Exit> {
 }
 
 /// Measures on a stack of one's own, which is gone afterwards.
-async fn on_private_stack(dir: &Path, settings: &[(&str, String)], measure: impl AsyncFnOnce(&PrivateStack) -> Result<()>) -> Result<()> {
-    let stack = PrivateStack::start(&dir.join("data"), settings).await?;
+async fn on_private_stack(
+    dir: &Path,
+    further: &[String],
+    settings: &[(&str, String)],
+    measure: impl AsyncFnOnce(&PrivateStack) -> Result<()>,
+) -> Result<()> {
+    let stack = PrivateStack::start(&dir.join("data"), further, settings).await?;
     let measured = tokio::select! {
         measured = measure(&stack) => measured,
         signal = tokio::signal::ctrl_c() => Err(signal.map_or_else(Into::into, |()| crate::exit::Failure::Interrupted.into())),

@@ -35,14 +35,15 @@ pub struct PrivateStack {
 }
 
 impl PrivateStack {
-    /// Starts the stack in a data directory with further settings, and returns when it is ready.
+    /// Starts the stack in a data directory, with further arguments of `hopyard dev` and further settings, and returns when it
+    /// is ready.
     ///
     /// # Errors
     /// When it does not start; why stands on standard error by then.
-    pub async fn start(data: &Path, settings: &[(&str, String)]) -> Result<Self> {
+    pub async fn start(data: &Path, further: &[String], settings: &[(&str, String)]) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this executable")?;
         let args = ["dev", "--json", "--http-addr", "127.0.0.1:0", "--nats-addr", "127.0.0.1:0", "--data-dir"];
-        let mut launch = Launch::new(program).args(args).args([data]).streams(Streams::Piped);
+        let mut launch = Launch::new(program).args(args).args([data]).args(further).streams(Streams::Piped);
         // Killed outright, it could not end its services in order.
         launch.on_parent_death = Signal::SIGTERM;
         for (name, value) in settings {

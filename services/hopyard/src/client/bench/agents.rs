@@ -51,9 +51,10 @@ pub(super) async fn run(args: &AgentsArgs) -> Result<()> {
     let table = format!("[providers.bench]\nwire = \"anthropic\"\nbase_url = \"{url}\"\nkey_from = \"file:{}\"\n", key.display());
     std::fs::write(&config, table)?;
     let settings = [("HOPYARD_CONFIG", config.display().to_string())];
-    let measured =
-        on_private_stack(dir.path(), &settings, async |stack| measure(&Api::new(&stack.at.url, None, None)?, &url, args, dir.path()).await)
-            .await;
+    let measured = on_private_stack(dir.path(), &[], &settings, async |stack| {
+        measure(&Api::new(&stack.at.url, None, None)?, &url, args, dir.path()).await
+    })
+    .await;
     end(&mut provider, Signal::SIGINT, Duration::from_secs(10)).await.context("cannot stop the provider")?;
     measured
 }

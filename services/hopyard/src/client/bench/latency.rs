@@ -59,7 +59,7 @@ pub(super) async fn run(server: Option<&Api>, args: &LatencyArgs) -> Result<()> 
         Some(spec) => spec,
         None => sample_repository(&dir.path().join("repository")).await?,
     };
-    on_private_stack(dir.path(), &[("HOPYARD_REPO_ALLOW", spec.url.clone())], async |stack| {
+    on_private_stack(dir.path(), &[], &[("HOPYARD_REPO_ALLOW", spec.url.clone())], async |stack| {
         let api = Api::new(&stack.at.url, None, None)?;
         latency(&api, args, "latency", None).await?;
         latency(&api, args, "latency_repository", Some(&spec)).await
