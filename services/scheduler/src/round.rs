@@ -246,19 +246,20 @@ impl<'a> Round<'a> {
     /// Turns what changed into writes, and events into one page per run and one outbox row.
     fn close(&mut self) {
         for (id, loaded) in std::mem::take(&mut self.states) {
-            let Loaded { before, after, events } = loaded;
+            let Loaded { before, after, mut events } = loaded;
             if before.as_ref() == Some(&after) && events.is_empty() {
                 continue;
             }
             if !events.is_empty() {
                 let kinds: Vec<&str> = events.iter().map(|e| e.kind.as_str()).collect();
-                let page = EventPage { v: 1, run_id: id, events: events.clone() };
+                let page = EventPage { v: 1, run_id: id, events };
                 self.writes.outbox.push(OutboxMessage {
                     subject: subject::event(&after.run.namespace, id),
-                    id: events[0].id.clone(),
+                    id: page.events[0].id.clone(),
                     kind: Some(kinds.join(",")),
-                    body: serde_json::to_value(&page).expect("a page has string keys"),
+                    body: OutboxMessage::body(&page),
                 });
+                events = page.events;
             }
             self.writes.runs.push(difference(before.as_ref(), after, events));
         }

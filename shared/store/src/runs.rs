@@ -17,6 +17,7 @@ use hopyard_contract::run::{Attempt, Kill, Run, RunState, StepState, WorkspaceRo
 use hopyard_contract::status::RunStatus;
 use hopyard_contract::submit::Receipt;
 use hopyard_contract::{Name, RunId};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::Result;
 
@@ -175,7 +176,7 @@ pub struct Spent {
 }
 
 /// A message to publish.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct OutboxMessage {
     /// Subject.
     pub subject: String,
@@ -184,8 +185,25 @@ pub struct OutboxMessage {
     /// Header `Hopyard-Type`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// JSON body.
-    pub body: serde_json::Value,
+    /// JSON body, as it is kept and published.
+    pub body: Box<RawValue>,
+}
+
+impl OutboxMessage {
+    /// The body of a message.
+    ///
+    /// # Panics
+    /// When it cannot be written as JSON: maps have keys that are texts, numbers are finite.
+    pub fn body(of: &impl serde::Serialize) -> Box<RawValue> {
+        to_raw_value(of).expect("a body has string keys and finite numbers only")
+    }
+}
+
+impl PartialEq for OutboxMessage {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |message: &Self| (message.subject.clone(), message.id.clone(), message.kind.clone(), message.body.get().to_owned());
+        parts(self) == parts(other)
+    }
 }
 
 /// Everything that one transaction writes.

@@ -20,6 +20,7 @@ mod rows;
 mod runs;
 mod schema;
 mod statement;
+mod states;
 mod transaction;
 mod write;
 

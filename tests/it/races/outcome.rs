@@ -59,7 +59,7 @@ impl Records {
         let of_scene = |scene: &&Scene| {
             let ours = |run: &RunId| scene.runs.contains(run);
             let mut published: BTreeMap<RunId, Vec<String>> = BTreeMap::new();
-            for page in messages.iter().filter_map(|message| serde_json::from_value::<EventPage>(message.body.clone()).ok()) {
+            for page in messages.iter().filter_map(|message| serde_json::from_str::<EventPage>(message.body.get()).ok()) {
                 published.entry(page.run_id).or_default().extend(page.events.into_iter().map(|event| event.id));
             }
             let receipt = format!("receipt:{}:", scene.receipt().seq);

@@ -126,7 +126,7 @@ impl Round<'_> {
                 subject: subject::receipt(&submission.namespace, head.seq),
                 id: format!("receipt:{}:{}", head.seq, head.time_ns),
                 kind: None,
-                body: serde_json::to_value(&receipt).expect("a receipt has string keys"),
+                body: OutboxMessage::body(&receipt),
             });
             self.writes.receipts.push((receipt, head.time_ns));
         }

@@ -10,7 +10,7 @@ pub(super) async fn the_outbox_is_emptied(bench: Bench) {
         subject: format!("hopyard.event.{}.{n}", bench.namespace),
         id: format!("{n}"),
         kind: (n == 1).then(|| "run.accepted".to_owned()),
-        body: serde_json::json!({"n": n, "text": "ü", "list": [null, 1.5]}),
+        body: OutboxMessage::body(&serde_json::json!({"n": n, "text": "ü", "list": [null, 1.5]})),
     };
     // Ids are minted by schedulers; the run id's clock and random part make one that no other case has.
     let id = i64::from_be_bytes(hopyard_contract::RunId::mint().as_uuid().as_bytes()[..8].try_into().unwrap()) >> 1;

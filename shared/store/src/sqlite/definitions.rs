@@ -35,6 +35,11 @@ pub(super) const SOURCE: &str = "select source from definitions where namespace 
 pub(super) struct Plans(Mutex<HashMap<String, Arc<Plan>>>);
 
 impl Plans {
+    /// A plan that has been read.
+    pub(super) fn kept(&self, hash: &str) -> Option<Arc<Plan>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
+    }
+
     /// Plans by hash; unknown hashes are absent.
     pub(super) fn get(&self, connection: &Connection, hashes: &[String]) -> Result<HashMap<String, Arc<Plan>>> {
         let mut found = HashMap::with_capacity(hashes.len());

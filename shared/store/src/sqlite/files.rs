@@ -25,14 +25,20 @@ pub(super) fn path(directory: &Path, owner: &str) -> PathBuf {
     directory.join(format!("{owner}.db"))
 }
 
-/// Opens a file for writing. A commit is on disk before it is acknowledged: `synchronous = full`.
+/// How a file is written. A commit is on disk before it is acknowledged: `synchronous = full`. A transaction of five hundred runs
+/// fits into the cache, or its pages would be written once more each time that they are needed again; what is in the log is
+/// carried over every 32 MB.
+const WRITING: &str = "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = off; \
+     pragma cache_size = -65536; pragma wal_autocheckpoint = 8000";
+
+/// Opens a file for writing.
 pub(super) fn writing(file: &Path) -> Result<Connection> {
-    open(file, OpenFlags::empty(), "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = off")
+    open(file, OpenFlags::empty(), WRITING)
 }
 
 /// The same, and makes the file if there is none.
 pub(super) fn making(file: &Path) -> Result<Connection> {
-    open(file, OpenFlags::SQLITE_OPEN_CREATE, "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = off")
+    open(file, OpenFlags::SQLITE_OPEN_CREATE, WRITING)
 }
 
 /// Opens a file for reading: never makes it, never changes it.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,6 +18,7 @@ use super::definitions::{self, Plans};
 use super::pool::{Pool, beside};
 use super::rows::{decode, instant, micros};
 use super::statement::{execute, rows, value};
+use super::states::States;
 use super::transaction::Transaction;
 use super::{files, reading, schema};
 use crate::Result;
@@ -47,9 +48,17 @@ pub(super) struct Shared {
     pub(super) readers: Pool,
     pub(super) plans: Arc<Plans>,
     pub(super) clock: Clock,
+    states: std::sync::Mutex<States>,
     wal: PathBuf,
     /// Held, never read: dropping it lets the next scheduler in.
     _lock: File,
+}
+
+impl Shared {
+    /// States of runs at work; looked at by whoever holds the writing connection.
+    pub(super) fn states(&self) -> MutexGuard<'_, States> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Runs {
@@ -64,7 +73,7 @@ impl Runs {
             let mark: Option<i64> = value(&writer, "select high from clock where id = 1", [])?;
             let clock = Clock::start(mark.unwrap_or_default())?;
             let wal = directory.join("runs.db-wal");
-            Ok(Shared { writer: Arc::new(Mutex::new(writer)), readers, plans, clock, wal, _lock: lock })
+            Ok(Shared { writer: Arc::new(Mutex::new(writer)), readers, plans, clock, states: Default::default(), wal, _lock: lock })
         });
         Ok(Self { shared: Arc::new(shared.await?) })
     }

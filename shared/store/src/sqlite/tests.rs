@@ -125,7 +125,7 @@ async fn a_full_disk_ends_one_transaction_and_not_the_next() {
         subject: "s".to_owned(),
         id: "i".to_owned(),
         kind: None,
-        body: serde_json::Value::String("x".repeat(2 << 20)),
+        body: crate::runs::OutboxMessage::body(&"x".repeat(2 << 20)),
     };
     let writes = Writes { outbox: vec![large], outbox_id: 1, ..Writes::default() };
     limit(1).await;
@@ -370,7 +370,7 @@ async fn a_large_log_is_cut() {
     let file = reader(&engine);
     let snapshot = file.unchecked_transaction().unwrap();
     value::<i64>(&snapshot, "select high from clock", []).unwrap();
-    let body = serde_json::Value::String("x".repeat(9 * 1024 * 1024));
+    let body = crate::runs::OutboxMessage::body(&"x".repeat(9 * 1024 * 1024));
     for id in 0..8 {
         let message = crate::runs::OutboxMessage { subject: "s".to_owned(), id: "i".to_owned(), kind: None, body: body.clone() };
         let mut tx = runs.begin().await.unwrap();

@@ -22,7 +22,7 @@ use super::runs::Shared;
 use super::statement::{execute, row, rows, value, values};
 use super::write;
 use crate::Result;
-use crate::runs::{ClaimQuery, KeyRow, RunTx, Spent, Writes};
+use crate::runs::{ClaimQuery, KeyRow, RunTx, RunWrite, Spent, Writes};
 
 // Two ranges of one index, each already in order: steps of the pool, and those bound to the executor.
 pub(super) const CANDIDATES: &str = "select run_id, id from ( \
@@ -57,6 +57,8 @@ pub(super) struct Transaction {
     pub(super) shared: Arc<Shared>,
     /// A clock mark that was written and takes effect with the commit.
     pub(super) mark: Option<i64>,
+    /// Runs that were written, without their events.
+    written: Vec<RunWrite>,
 }
 
 /// The writing connection with an open transaction; dropping it rolls back what was not committed.
@@ -86,7 +88,7 @@ impl Transaction {
     pub(super) async fn begin(shared: Arc<Shared>) -> Result<Self> {
         let connection = Writing(shared.writer.clone().lock_owned().await);
         execute(&connection, "begin immediate", [])?;
-        Ok(Self { connection, shared, mark: None })
+        Ok(Self { connection, shared, mark: None, written: Vec::new() })
     }
 }
 
@@ -97,7 +99,26 @@ impl RunTx for Transaction {
     }
 
     async fn load(&mut self, ids: &[RunId]) -> Result<Vec<RunState>> {
-        reading::states(&self.connection, &self.shared.plans, ids)
+        let read = |ids: &[RunId]| reading::states(&self.connection, &self.shared.plans, ids);
+        if !self.written.is_empty() {
+            // Some of it is in the file only, and may never be committed.
+            return read(ids);
+        }
+        let mut states = self.shared.states();
+        let (known, unknown): (Vec<RunId>, Vec<RunId>) = ids.iter().partition(|id| states.get(**id).is_some());
+        let mut found: Vec<RunState> = known.iter().filter_map(|id| states.get(*id).cloned()).collect();
+        #[cfg(debug_assertions)]
+        {
+            found.sort_by_key(|state| state.run.id);
+            found.dedup_by_key(|state| state.run.id);
+            assert_eq!(found, read(&known)?, "what is kept in memory is what the file has");
+        }
+        let more = read(&unknown)?;
+        states.keep(more.iter().cloned());
+        found.extend(more);
+        found.sort_by_key(|state| state.run.id);
+        found.dedup_by_key(|state| state.run.id);
+        Ok(found)
     }
 
     async fn candidates(&mut self, query: &ClaimQuery) -> Result<Vec<(RunId, Name)>> {
@@ -176,16 +197,37 @@ impl RunTx for Transaction {
     }
 
     async fn write(&mut self, writes: &Writes) -> Result<()> {
-        write::apply(self, writes)
+        write::apply(self, writes)?;
+        self.written.extend(writes.runs.iter().map(|write| RunWrite {
+            new: write.new,
+            run: write.run.clone(),
+            steps: write.steps.clone(),
+            attempts: write.attempts.clone(),
+            events: Vec::new(),
+            timer: write.timer,
+        }));
+        Ok(())
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {
-        let Self { connection, shared, mark } = *self;
+        let Self { connection, shared, mark, written } = *self;
         // It waits for the disk.
-        beside(move || execute(&connection, "commit", [])).await?;
-        if let Some(mark) = mark {
-            shared.clock.marked(mark);
-        }
-        Ok(())
+        beside(move || {
+            // Taken out first: after an error nobody knows what the file has.
+            let mut states = shared.states();
+            let next = written.into_iter().filter_map(|write| {
+                let plan = shared.plans.kept(&write.run.plan_hash);
+                states.take(write, plan)
+            });
+            let next: Vec<RunState> = next.collect();
+            drop(states);
+            execute(&connection, "commit", [])?;
+            shared.states().keep(next);
+            if let Some(mark) = mark {
+                shared.clock.marked(mark);
+            }
+            Ok(())
+        })
+        .await
     }
 }

@@ -79,9 +79,14 @@ impl Scheduler {
 }
 
 fn body(message: &OutboxMessage) -> Body {
-    let page = message.id.rsplit_once(':').and_then(|(run, first)| Some((run.parse::<RunId>().ok()?, first.parse::<u64>().ok()?)));
-    match (page, message.body["events"].as_array()) {
-        (Some((run, first)), Some(events)) => Body::Page(run, first, first + events.len() as u64 - 1),
+    /// As much of a page as is asked for.
+    #[derive(serde::Deserialize)]
+    struct Page {
+        events: Vec<serde::de::IgnoredAny>,
+    }
+    let ids = message.id.rsplit_once(':').and_then(|(run, first)| Some((run.parse::<RunId>().ok()?, first.parse::<u64>().ok()?)));
+    match (ids, serde_json::from_str::<Page>(message.body.get())) {
+        (Some((run, first)), Ok(page)) => Body::Page(run, first, first + page.events.len() as u64 - 1),
         _ => Body::Receipt,
     }
 }
