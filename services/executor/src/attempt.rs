@@ -4,6 +4,9 @@
 mod outcome;
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -458,22 +461,29 @@ async fn shell(grant: &Grant, dir: &Path, script: &str) -> anyhow::Result<Comman
 
 /// Makes the attempt's spool directory and keeps the grant in it.
 async fn prepare(dir: &Path, grant: &Grant) -> anyhow::Result<()> {
-    for sub in ["home", "tmp"] {
-        tokio::fs::create_dir_all(dir.join(sub)).await.with_context(|| format!("the spool directory {} cannot be made", dir.display()))?;
-    }
-    write_private(&dir.join(GRANT_FILE), &serde_json::to_vec(grant)?, 0o600).await?;
-    tokio::fs::write(dir.join("output"), b"").await.context("the output file cannot be made")
+    let (dir, grant) = (dir.to_owned(), serde_json::to_vec(grant)?);
+    let make = move || {
+        for sub in ["home", "tmp"] {
+            std::fs::create_dir_all(dir.join(sub)).with_context(|| format!("the spool directory {} cannot be made", dir.display()))?;
+        }
+        write_now(&dir.join(GRANT_FILE), &grant, 0o600)?;
+        std::fs::write(dir.join("output"), b"").context("the output file cannot be made")
+    };
+    tokio::task::spawn_blocking(make).await?
 }
 
 /// Writes a file that only its owner may read.
 pub(crate) async fn write_private(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
-    use tokio::io::AsyncWriteExt as _;
-    let mut options = tokio::fs::OpenOptions::new();
+    let (file, bytes) = (file.to_owned(), bytes.to_owned());
+    // One turn on another thread, where an asynchronous file takes one for each call.
+    tokio::task::spawn_blocking(move || write_now(&file, &bytes, mode)).await?
+}
+
+fn write_now(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(mode);
-    let mut open = options.open(file).await.with_context(|| format!("{} cannot be written", file.display()))?;
-    open.write_all(bytes).await?;
-    open.flush().await?;
-    Ok(())
+    let mut open = options.open(file).with_context(|| format!("{} cannot be written", file.display()))?;
+    Ok(open.write_all(bytes)?)
 }
 
 fn disk_code(error: &anyhow::Error) -> FailureCode {
