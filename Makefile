@@ -20,7 +20,7 @@ sim: ## Simulated worlds for SECONDS (60), or the one world of SEED
 	@cargo test --workspace --locked $(foreach crate,contract scheduler sim,--config profile.dev.package.hopyard-$(crate).opt-level=2) --test sim -- --seconds=$(if $(filter command,$(origin SECONDS)),$(SECONDS),60) $(if $(filter command,$(origin SEED)),--seed=$(SEED))
 crash: ## Every service crashes at each of its failpoints, on both engines
 	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && exec cargo test --workspace --locked --features hopyard/chaos --test it every_service_may_die_at_every_point -- --nocapture
-bench: ## Latency, shell runs a second, and what gateway and step cost an agent, on an optimised build
-	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && cargo build --release --locked --bin hopyard && for bench in latency runs agents; do target/release/hopyard bench $$bench || exit; done
+bench: ## What this machine can do, on an optimised build; JSON=file for the figures alone, a line of JSON each
+	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && cargo build --release --locked --bin hopyard && exec scripts/bench target/release/hopyard $(JSON)
 clean: ## Build output and the data of dev and demo; unpacked tools stay
 	@rm -rf target .hopyard .schemathesis

@@ -15,6 +15,7 @@ mod agents;
 mod asking;
 mod audit;
 mod bad_input;
+mod bench;
 mod best_of;
 mod budgets;
 mod bus;

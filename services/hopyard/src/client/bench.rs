@@ -9,7 +9,12 @@ mod latency;
 mod limits;
 mod load;
 mod null_executor;
+mod query;
+mod repository;
 mod runs;
+mod soak;
+mod stores;
+mod workspaces;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -45,6 +50,19 @@ pub enum BenchCommand {
         after_help = "Example:\n  hopyard bench runs --runs 5000 --rounds 5\n\nOn a private stack, against how many processes the machine starts in a second at best."
     )]
     Runs(runs::RunsArgs),
+    /// Time until the files of a commit are in a workspace, and until it is given back
+    #[command(
+        after_help = "Example:\n  hopyard bench workspaces --files 100,5000,50000\n\nWithout any service, beside what git takes for a worktree of the same repository."
+    )]
+    Workspaces(workspaces::WorkspacesArgs),
+    /// Time of lists, filters and single runs while the store has many finished runs
+    #[command(
+        after_help = "Example:\n  hopyard bench query --store postgres --runs 1000000\n\nOn a private stack, one request at a time over HTTP."
+    )]
+    Query(query::QueryArgs),
+    /// Memory and CPU of an idle stack, and whether memory grows with the runs that it has carried out
+    #[command(after_help = "Example:\n  hopyard bench soak --seconds 60 --runs 100000\n\nOn a private stack. Only Linux tells.")]
+    Soak(soak::SoakArgs),
     /// What the metering gateway adds to a call of a model, and a step to its agent
     #[command(
         after_help = "Example:\n  hopyard bench agents --calls 1000\n\nOn a private stack, with a provider of its own; each figure stands beside the one without Hopyard, measured in the same run."
@@ -64,6 +82,9 @@ pub async fn run(server: Option<&Api>, command: &BenchCommand) -> Result<Exit> {
         BenchCommand::Latency(args) => latency::run(server, args).await,
         BenchCommand::ControlPlane(args) => control_plane::run(args).await,
         BenchCommand::Runs(args) => runs::run(args).await,
+        BenchCommand::Workspaces(args) => workspaces::run(args).await,
+        BenchCommand::Query(args) => query::run(args).await,
+        BenchCommand::Soak(args) => soak::run(args).await,
         BenchCommand::Agents(args) => agents::run(args).await,
     }?;
     Ok(Exit::Done)

@@ -2,7 +2,7 @@
 //! its history, when executors answer at once.
 
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::bulk::{BODY, runs_per_s};
@@ -11,8 +11,8 @@ use super::limits::stored_per_s;
 use super::load;
 use super::null_executor::NullExecutors;
 use super::on_private_stack;
+use super::stores::{BenchStore, Kind};
 use crate::client::{Api, output};
-use crate::servers::{PgOptions, PostgresServer, find_postgres, process_env};
 
 /// How to measure the control plane.
 #[derive(Clone, Debug, Args)]
@@ -31,41 +31,15 @@ pub struct ControlPlaneArgs {
     pub executors: u32,
 }
 
-/// Kind of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// Embedded.
-    Sqlite,
-    /// A server that is started for the bench, which syncs every commit to the disk.
-    Postgres,
-}
-
-impl Kind {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Sqlite => "sqlite",
-            Self::Postgres => "postgres",
-        }
-    }
-}
-
 /// Measures on a private stack.
 ///
 /// # Errors
 /// When it does not start, or a run does not complete.
 pub(super) async fn run(args: &ControlPlaneArgs) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("hopyard-bench-").tempdir().context("cannot make a temporary folder")?;
-    let postgres = match args.store {
-        Kind::Sqlite => None,
-        Kind::Postgres => {
-            let bin_dir = find_postgres(&process_env)?;
-            Some(PostgresServer::start(PgOptions { bin_dir, fsync: true, ..PgOptions::default() }).await?)
-        }
-    };
+    let store = BenchStore::make(args.store, dir.path()).await?;
     let mut further = vec!["--executors".to_owned(), "0".to_owned()];
-    if let Some(server) = &postgres {
-        further.extend(["--store".to_owned(), server.admin_url()]);
-    }
+    further.extend(store.args());
     on_private_stack(dir.path(), &further, &[], async |stack| {
         let api = Api::new(&stack.at.url, None, None)?;
         let stored = stored_per_s(&stack.at.nats_url).await?;
@@ -97,7 +71,7 @@ pub(super) async fn run(args: &ControlPlaneArgs) -> Result<()> {
 }
 
 /// One step without a workspace; what it would do is never done.
-fn definition() -> Value {
+pub(super) fn definition() -> Value {
     json!({"version": 1, "name": "bench-control-plane", "workspace": {"mode": "none"}, "steps": [{"id": "only", "shell": "true"}]})
 }
 

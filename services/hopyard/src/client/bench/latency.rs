@@ -1,6 +1,5 @@
 //! `hopyard bench latency`: one run at a time on an idle stack, from the submission to what a user sees of it.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
@@ -10,8 +9,8 @@ use hopyard_contract::view::RunView;
 use serde_json::{Value, json};
 
 use super::figures::{line, percentile};
-use super::{Completed, WARM_UP, completed, on_private_stack};
-use crate::client::repository::{git, resolve};
+use super::{Completed, WARM_UP, completed, on_private_stack, repository};
+use crate::client::repository::resolve;
 use crate::client::{Api, output};
 
 /// How to measure latency.
@@ -57,7 +56,7 @@ pub(super) async fn run(server: Option<&Api>, args: &LatencyArgs) -> Result<()> 
     let dir = tempfile::Builder::new().prefix("hopyard-bench-").tempdir().context("cannot make a temporary folder")?;
     let spec = match given {
         Some(spec) => spec,
-        None => sample_repository(&dir.path().join("repository")).await?,
+        None => repository::sample(&dir.path().join("repository"), FILES).await?,
     };
     on_private_stack(dir.path(), &[], &[("HOPYARD_REPO_ALLOW", spec.url.clone())], async |stack| {
         let api = Api::new(&stack.at.url, None, None)?;
@@ -77,18 +76,15 @@ async fn latency(api: &Api, args: &LatencyArgs, bench: &str, repo: Option<&RepoS
         }
         tokio::time::sleep(Duration::from_millis(args.pause)).await;
     }
-    let metrics: [Metric; 3] = [
-        ("submit_to_accepted", |s| s.accepted),
-        ("submit_to_first_instruction", |s| s.first_instruction),
-        ("submit_to_completed", |s| s.completed),
-    ];
+    let metrics: [Metric; 3] =
+        [("accepted", |s| s.accepted), ("first_instruction", |s| s.first_instruction), ("completed", |s| s.completed)];
     let mut rows = vec![["metric", "p50", "p99", "runs"].map(str::to_owned).to_vec()];
     for (metric, value) in metrics {
         let mut values: Vec<f64> = samples.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
         let (p50, p99) = (percentile(&values, 50), percentile(&values, 99));
         for (name, value) in [("p50", p50), ("p99", p99)] {
-            output::data(&line(bench, &format!("{metric}_{name}"), value, "ms", None).to_string());
+            output::data(&line(bench, &format!("{metric}_{name}_ms"), value, "ms", None).to_string());
         }
         rows.push(vec![format!("{bench} {metric}"), format!("{p50:.1} ms"), format!("{p99:.1} ms"), values.len().to_string()]);
     }
@@ -124,21 +120,6 @@ fn first_instruction(run: &RunView) -> Option<Duration> {
     Some(Duration::from_nanos(nanos.trim().parse().ok()?))
 }
 
-/// A repository of 100 files in ten folders.
-async fn sample_repository(dir: &Path) -> Result<RepoSpec> {
-    let dir: PathBuf = dir.to_owned();
-    for n in 0..FILES {
-        let folder = dir.join(format!("folder-{}", n % 10));
-        std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join(format!("file-{n}.txt")), format!("line of file {n}\n").repeat(40))?;
-    }
-    git(&dir, &["init", "--quiet"]).await?;
-    git(&dir, &["add", "."]).await?;
-    git(&dir, &["-c", "user.name=bench", "-c", "user.email=bench@localhost", "commit", "--quiet", "-m", "100 files"]).await?;
-    let dir = dir.canonicalize()?;
-    resolve(&dir.display().to_string(), None).await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,13 +130,5 @@ mod tests {
         let definition = hopyard_definition::from_json(&body["definition"]).unwrap_or_else(|errors| panic!("{errors:?}"));
         assert_eq!(definition.plan.steps.len(), 1);
         assert_eq!(body["repo"]["url"], "/r");
-    }
-
-    #[tokio::test]
-    async fn the_sample_repository_has_a_hundred_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let spec = sample_repository(&dir.path().join("r")).await.unwrap();
-        let files = git(Path::new(&spec.url), &["ls-tree", "-r", "--name-only", "HEAD"]).await.unwrap();
-        assert_eq!(files.lines().count(), 100);
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct Used {
     pub(super) cpu_s: f64,
     /// The most memory that it had itself so far, in MB.
     pub(super) peak_mb: f64,
+    /// Memory that it has now, in MB; what it shares with others counts in part.
+    pub(super) pss_mb: f64,
 }
 
 impl Used {
@@ -43,7 +45,8 @@ pub(super) fn of_stack(parent: u32) -> BTreeMap<String, Used> {
         // Ours are told by their subcommand, others by their program.
         let name = if stat.comm == "hopyard" { command.get(1)?.clone() } else { stat.comm.clone() };
         let peak_kb = process.status().ok()?.vmhwm.unwrap_or_default();
-        Some((name, Used { cpu_s, peak_mb: peak_kb as f64 / 1024.0 }))
+        let pss = process.smaps_rollup().ok().and_then(|rollup| rollup.memory_map_rollup.0.first()?.extension.map.get("Pss").copied());
+        Some((name, Used { cpu_s, peak_mb: peak_kb as f64 / 1024.0, pss_mb: pss.unwrap_or_default() as f64 / 1024.0 / 1024.0 }))
     };
     of(parent).filter_map(service).collect()
 }
