@@ -15,7 +15,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chrono::Utc;
 use futures::FutureExt as _;
-use hopyard_contract::Usage;
 use hopyard_contract::message::{Finished, Grant, Outcome, Report, Started};
 use hopyard_contract::plan::Work;
 use hopyard_contract::status::FailureCode;
@@ -65,26 +64,7 @@ pub(crate) fn start(executor: &Arc<Executor>, grant: Grant, live: Arc<Attempt>) 
 
 /// A result without a process.
 fn ended(grant: &Grant, outcome: Outcome) -> Finished {
-    Finished {
-        attempt: grant.attempt.clone(),
-        token: grant.token,
-        outcome,
-        pid: None,
-        workspace: None,
-        started_at: None,
-        finished_at: Utc::now(),
-        exit_code: None,
-        signal: None,
-        outputs: BTreeMap::new(),
-        usage: Usage::default(),
-        log_bytes: 0,
-        log: None,
-        record: None,
-        note: None,
-        snapshot: None,
-        before: None,
-        result: None,
-    }
+    Finished::new(grant.attempt.clone(), grant.token, outcome, Utc::now())
 }
 
 pub(crate) fn failed(code: FailureCode, message: String) -> Outcome {

@@ -102,24 +102,14 @@ impl Executor {
         };
         let log_bytes = crate::process::SpoolReader::open(&dir.join(crate::process::SPOOL_FILE)).and_then(|r| r.end()).unwrap_or(0);
         Finished {
-            attempt: grant.attempt.clone(),
-            token: grant.token,
-            outcome: Outcome::Lost,
-            pid: None,
-            workspace: None,
             started_at: facts.as_ref().and_then(|f| f.started_at),
-            finished_at: facts.as_ref().map_or_else(Utc::now, |f| f.finished_at),
-            exit_code: None,
-            signal: None,
-            outputs: Default::default(),
             usage: asker.as_ref().map(Asker::usage).unwrap_or_default(),
             log_bytes,
             log,
-            note: None,
             record,
             snapshot: kept.snapshot,
-            before: None,
             result: kept.result,
+            ..Finished::new(grant.attempt.clone(), grant.token, Outcome::Lost, facts.as_ref().map_or_else(Utc::now, |f| f.finished_at))
         }
     }
 }

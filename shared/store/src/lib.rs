@@ -14,7 +14,6 @@ pub mod runs;
 
 mod migrations;
 mod postgres;
-mod record;
 mod sqlite;
 
 pub use error::Error;

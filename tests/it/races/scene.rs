@@ -1,7 +1,5 @@
 //! One race's own runs, and the requests that can be made about them.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::message::{
     Accept, Claim, Finished, Hello, KillRun, NewRun, Outcome, Pin, ReceiptHead, Renew, Renewal, Report, Reports, Started, Submission,
@@ -230,24 +228,14 @@ impl Scene {
     /// The end of a leased attempt.
     pub fn ended(&self, (attempt, token): (AttemptId, Uuid), outcome: Outcome, used: u64) -> Finished {
         Finished {
-            attempt,
-            token,
-            outcome,
             pid: Some(7),
             workspace: Some("/w/1".to_owned()),
             started_at: Some(self.base),
-            finished_at: self.base + TimeDelta::days(1),
             exit_code: Some(0),
-            signal: None,
-            outputs: BTreeMap::new(),
             usage: usage(used),
             log_bytes: used,
-            log: None,
-            note: None,
-            record: None,
             snapshot: Some("c".repeat(40)),
-            before: None,
-            result: None,
+            ..Finished::new(attempt, token, outcome, self.base + TimeDelta::days(1))
         }
     }
 

@@ -52,7 +52,7 @@ fn shim_main(places: &Places) -> ExitCode {
 /// Standard error is a file in the spool directory, from which the executor tells it on; that of a nursery is the executor's.
 fn cannot_work(error: &io::Error) -> ExitCode {
     use std::io::Write;
-    writeln!(io::stderr(), "step shim: {error}").unwrap_or_default();
+    writeln!(io::stderr(), "cannot work: {error}").unwrap_or_default();
     ExitCode::from(CANNOT_WORK)
 }
 

@@ -114,6 +114,32 @@ pub struct Finished {
     pub result: Option<GitResult>,
 }
 
+impl Finished {
+    /// An attempt that is over, and of which nothing more is known yet.
+    pub fn new(attempt: AttemptId, token: Uuid, outcome: Outcome, finished_at: DateTime<Utc>) -> Self {
+        Self {
+            attempt,
+            token,
+            outcome,
+            pid: None,
+            workspace: None,
+            started_at: None,
+            finished_at,
+            exit_code: None,
+            signal: None,
+            outputs: BTreeMap::new(),
+            usage: Usage::default(),
+            log_bytes: 0,
+            log: None,
+            record: None,
+            note: None,
+            snapshot: None,
+            before: None,
+            result: None,
+        }
+    }
+}
+
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -8,9 +8,10 @@ use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
 use hopyard_contract::{Name, RunId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row as _};
 use uuid::Uuid;
 
-use crate::record::record;
 use crate::runs::Claimable;
 use crate::{Error, Result};
 
@@ -87,22 +88,40 @@ pub(super) fn ids(uuids: Vec<Uuid>) -> Vec<RunId> {
     uuids.into_iter().map(RunId::from_uuid).collect()
 }
 
-record! {
-    /// A row of `workspaces`.
-    pub(super) struct Workspace of sqlx::postgres::PgRow {
-        id: String,
-        run_id: Uuid,
-        namespace: String,
-        generation: i64,
-        executor: String,
-        host: String,
-        path: String,
-        repo: Option<String>,
-        session: Option<String>,
-        status: String,
-        created_at: DateTime<Utc>,
-        removed_at: Option<DateTime<Utc>>,
-        bytes: Option<i64>,
+/// A row of `workspaces`.
+pub(super) struct Workspace {
+    id: String,
+    run_id: Uuid,
+    namespace: String,
+    generation: i64,
+    executor: String,
+    host: String,
+    path: String,
+    repo: Option<String>,
+    session: Option<String>,
+    status: String,
+    created_at: DateTime<Utc>,
+    removed_at: Option<DateTime<Utc>>,
+    bytes: Option<i64>,
+}
+
+impl FromRow<'_, PgRow> for Workspace {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            run_id: row.try_get("run_id")?,
+            namespace: row.try_get("namespace")?,
+            generation: row.try_get("generation")?,
+            executor: row.try_get("executor")?,
+            host: row.try_get("host")?,
+            path: row.try_get("path")?,
+            repo: row.try_get("repo")?,
+            session: row.try_get("session")?,
+            status: row.try_get("status")?,
+            created_at: row.try_get("created_at")?,
+            removed_at: row.try_get("removed_at")?,
+            bytes: row.try_get("bytes")?,
+        })
     }
 }
 

@@ -1,6 +1,5 @@
 //! One attempt, from its grant to exactly one `finished`, and what a restarted executor makes of its predecessor's.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use chrono::TimeDelta;
@@ -190,26 +189,8 @@ impl Executor {
     }
 
     fn ended(&self, grant: &Grant, outcome: Outcome) -> Finished {
-        Finished {
-            attempt: grant.attempt.clone(),
-            token: grant.token,
-            outcome,
-            pid: None,
-            workspace: None,
-            started_at: None,
-            finished_at: self.world.wall(self.process),
-            exit_code: None,
-            signal: None,
-            outputs: BTreeMap::new(),
-            usage: used(0),
-            log_bytes: 0,
-            log: None,
-            note: None,
-            record: None,
-            snapshot: None,
-            before: None,
-            result: None,
-        }
+        let at = self.world.wall(self.process);
+        Finished { usage: used(0), ..Finished::new(grant.attempt.clone(), grant.token, outcome, at) }
     }
 
     async fn report_until_settled(&self, finished: Finished, live: &Live) {

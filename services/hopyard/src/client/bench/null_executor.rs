@@ -169,24 +169,9 @@ impl Null {
     async fn finish(&self, grants: &[Grant]) -> Result<()> {
         let now = Utc::now();
         let finished = |grant: &Grant| Finished {
-            attempt: grant.attempt.clone(),
-            token: grant.token,
-            outcome: Outcome::Completed,
-            pid: None,
-            workspace: None,
             started_at: Some(now),
-            finished_at: now,
             exit_code: Some(0),
-            signal: None,
-            outputs: Default::default(),
-            usage: Usage::default(),
-            log_bytes: 0,
-            log: None,
-            record: None,
-            note: None,
-            snapshot: None,
-            before: None,
-            result: None,
+            ..Finished::new(grant.attempt.clone(), grant.token, Outcome::Completed, now)
         };
         let reports = grants.iter().map(|grant| Report::Finished(finished(grant))).collect();
         let body = encode(&Reports { v: MESSAGE_VERSION, from: self.id.clone(), reports });

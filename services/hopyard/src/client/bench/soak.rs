@@ -27,6 +27,8 @@ pub struct SoakArgs {
 
 /// Time that a stack gets to come to rest.
 const REST: Duration = Duration::from_secs(5);
+/// Runs that wait at once at most: a door refuses more than 100,000.
+const PORTION: u32 = 20_000;
 /// A server of others, told apart.
 const BUS: &str = "nats-server";
 
@@ -76,7 +78,10 @@ async fn grow(stack: &PrivateStack, runs: u32) -> Result<()> {
     let executors = NullExecutors::start(&stack.at.nats_url, 4).await?;
     let mut halves = Vec::new();
     for _ in 0..2 {
-        runs_per_s(&api, &definition(), runs.div_ceil(2)).await?;
+        let half = runs.div_ceil(2);
+        for from in (0..half).step_by(PORTION as usize) {
+            runs_per_s(&api, &definition(), (half - from).min(PORTION)).await?;
+        }
         tokio::time::sleep(REST).await;
         halves.push(load::of_stack(stack.pid()));
     }

@@ -105,24 +105,11 @@ pub(super) fn started(held: &Held, now: DateTime<Utc>) -> Started {
 
 pub(super) fn finished(held: &Held, outcome: Outcome, now: DateTime<Utc>) -> Finished {
     Finished {
-        attempt: held.attempt.clone(),
-        token: held.token,
-        outcome,
         pid: Some(7),
         workspace: Some("/ws/1".to_owned()),
         started_at: Some(now),
-        finished_at: now,
-        exit_code: None,
-        signal: None,
-        outputs: Default::default(),
-        usage: Usage::default(),
-        log_bytes: 0,
-        log: None,
-        record: None,
-        note: None,
-        snapshot: None,
         before: Some("before".to_owned()),
-        result: None,
+        ..Finished::new(held.attempt.clone(), held.token, outcome, now)
     }
 }
 
