@@ -58,7 +58,7 @@ pub(crate) struct Sweeper<S> {
 struct Entries {
     /// Mirror by workspace.
     owner: HashMap<String, Mirror>,
-    /// Workspaces whose directory is gone.
+    /// Workspaces whose directory is gone, or was never made.
     missing: BTreeMap<String, Entry>,
     /// A mirror could not be read: who has no owner here may have one there.
     partial: bool,
@@ -319,12 +319,9 @@ impl<S: Scheduler> Sweeper<S> {
     }
 }
 
-/// Forgets an entry whose directory is gone; one that has come back meanwhile is left alone.
+/// Forgets an entry whose directory is gone, or was never made; one that has come back meanwhile is left alone.
 async fn release_missing(mirror: &Mirror, entry: &Entry) -> anyhow::Result<()> {
-    if entry.path.symlink_metadata().is_ok() {
-        return Ok(());
-    }
-    mirror.release(&entry.path, &entry.id).await?;
+    mirror.forget_missing(entry).await?;
     drop_record(&disk::record_file(&entry.path)).await;
     Ok(())
 }

@@ -132,8 +132,18 @@ impl Mirrors {
         self.shared.trash.discard(path, "scratch").await
     }
 
-    /// Deletes what earlier releases left in the trash; returns the bytes freed.
+    /// Deletes what earlier releases left in the trash, and what processes that ended left half made; returns the bytes freed.
     pub async fn empty_trash(&self) -> Result<u64> {
+        let dir = self.shared.root.join("staging");
+        for entry in fs::read_dir(&dir).map_err(|source| Error::io("list", &dir, source))? {
+            let path = entry.map_err(|source| Error::io("list", &dir, source))?.path();
+            // Nobody is still at work there when git would have been given up long ago.
+            let changed = path.symlink_metadata().and_then(|meta| meta.modified()).ok();
+            let age = changed.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+            if age > self.shared.settings.timeout * 2 {
+                self.shared.trash.take(&path, "staging")?;
+            }
+        }
         self.shared.trash.empty().await
     }
 

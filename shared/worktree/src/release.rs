@@ -59,7 +59,7 @@ impl Mirror {
     }
 
     /// Where the mirror believes a workspace to be.
-    fn place(&self, id: &str) -> Option<PathBuf> {
+    pub(crate) fn place(&self, id: &str) -> Option<PathBuf> {
         let pointer = fs::read_to_string(self.admin(id).join("gitdir")).ok()?;
         Path::new(pointer.trim_end()).parent().map(Path::to_owned)
     }

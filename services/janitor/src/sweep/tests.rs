@@ -283,6 +283,39 @@ async fn directories_deleted_by_hand_leave_no_trace_after_one_pass() {
     assert!(disk::record_file(&host.path(&Host::id(4))).exists());
 }
 
+/// An executor was killed while git made the entry of a workspace, and git went on.
+#[tokio::test]
+async fn entries_of_workspaces_that_were_never_made_go_and_those_in_the_making_stay() {
+    let host = Host::new().await;
+    let staging = host.sweeper.data_dir.join("staging");
+    let half_made = |n: u32| {
+        let place = staging.join(format!("maker-{n}"));
+        fs::create_dir(&place).unwrap();
+        let path = place.join(Host::id(n)).display().to_string();
+        git(host.mirror.dir(), &["worktree", "add", "--quiet", "--no-checkout", "--detach", "--lock", &path, &host.base]);
+        place
+    };
+    let [_, deleted, _, making] = [1, 2, 3, 4].map(half_made);
+    fs::remove_dir_all(&deleted).unwrap();
+    host.reclaimable(1, &[]);
+    host.reclaimable(2, &[]);
+    host.state().keep.insert(Host::id(4));
+    assert_eq!(host.listed(), 4);
+    let report = host.pass(Scope::Short).await;
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert_eq!(host.listed(), 1, "{}", git(host.mirror.dir(), &["worktree", "list"]));
+    let left: Vec<PathBuf> = fs::read_dir(&staging).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, std::slice::from_ref(&making));
+
+    // What no entry names any more goes once nobody can be at work there.
+    host.pass(Scope::Full).await;
+    assert!(making.exists());
+    make_old(&making);
+    host.pass(Scope::Full).await;
+    assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+    assert_eq!(host.trash(), 0);
+}
+
 #[tokio::test]
 async fn a_crash_between_rename_and_delete_or_report_is_made_good() {
     let host = Host::new().await;
