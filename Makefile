@@ -14,8 +14,8 @@ agents: ## The real Claude Code and Codex at work against the fake provider, wit
 
 schemathesis: ## Requests made from the OpenAPI document, against a private stack; by hand EXAMPLES=2000 SECONDS_AT_MOST=36000
 	@programs=$$(scripts/bootstrap schemathesis) && set -a && eval "$$programs" && exec scripts/schemathesis $(EXAMPLES)
-chaos: ## Clients go on while everything fails: make chaos SECONDS=600 SEED=7 STORE=postgres [FAULTS=kill,drain] [OTHER=git revision] [PROGRAM=hopyard]
-	@programs=$$(scripts/bootstrap chaos) && set -a && eval "$$programs" && $(if $(OTHER),HOPYARD_CHAOS_OTHER=$$(scripts/other-version $(OTHER)) && )$(if $(PROGRAM),HOPYARD_PROGRAM=$(abspath $(PROGRAM)) )$(if $(FAULTS),HOPYARD_CHAOS_FAULTS=$(FAULTS) )HOPYARD_CHAOS_SECONDS=$(or $(SECONDS),120) HOPYARD_CHAOS_SEED=$(or $(SEED),7) HOPYARD_CHAOS_STORE=$(or $(STORE),sqlite) exec scripts/with-volumes cargo test --workspace --locked --features hopyard/chaos --test it nothing_promised_is_lost_in_a_storm -- --nocapture
+chaos: ## Clients go on while everything fails: make chaos SECONDS=600 SEED=7 STORE=postgres [FAULTS=kill,drain] [CALM=10] [OTHER=git revision] [PROGRAM=hopyard]
+	@programs=$$(scripts/bootstrap chaos) && set -a && eval "$$programs" && $(if $(OTHER),HOPYARD_CHAOS_OTHER=$$(scripts/other-version $(OTHER)) && )$(if $(PROGRAM),HOPYARD_PROGRAM=$(abspath $(PROGRAM)) )$(if $(FAULTS),HOPYARD_CHAOS_FAULTS=$(FAULTS) )$(if $(CALM),HOPYARD_CHAOS_CALM=$(CALM) )HOPYARD_CHAOS_SECONDS=$(or $(SECONDS),120) HOPYARD_CHAOS_SEED=$(or $(SEED),7) HOPYARD_CHAOS_STORE=$(or $(STORE),sqlite) exec scripts/with-volumes cargo test --workspace --locked --features hopyard/chaos --test it nothing_promised_is_lost_in_a_storm -- --nocapture
 sim: ## Simulated worlds for SECONDS (60), or the one world of SEED
 	@cargo test --workspace --locked $(foreach crate,contract scheduler sim,--config profile.dev.package.hopyard-$(crate).opt-level=2) --test sim -- --seconds=$(if $(filter command,$(origin SECONDS)),$(SECONDS),60) $(if $(filter command,$(origin SEED)),--seed=$(SEED))
 crash: ## Every service crashes at each of its failpoints, on both engines

@@ -48,6 +48,8 @@ pub struct Faults {
     pub executors_killed: Vec<(String, DateTime<Utc>)>,
     /// Services that ended by themselves, with the end of their log.
     pub ended: Vec<String>,
+    /// How many times as long as usual it takes from one fault to the next.
+    pub calm: u32,
     /// The faults to make, when not all: kinds, or kinds of one service, such as `kill-executor`.
     pub only: Option<BTreeSet<String>>,
     /// The executable of another version: services start as either.
@@ -94,6 +96,7 @@ impl Faults {
             shifted: Vec::new(),
             executors_killed: Vec::new(),
             ended: Vec::new(),
+            calm: 1,
             only: None,
             other: None,
             started_as: [0; 2],
@@ -111,7 +114,7 @@ impl Faults {
 
     /// Time until the next fault.
     pub fn pause(&mut self) -> Duration {
-        self.dice.span(100, 1_100)
+        self.dice.span(100, 1_100) * self.calm
     }
 
     /// How long a fault lasts: mostly short, now and then long.

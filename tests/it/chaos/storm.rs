@@ -69,6 +69,7 @@ async fn storm(store: Engine, seed: u64, length: Duration) {
         clients: Default::default(),
     };
     let mut faults = Faults::new(seed, harness.volumes.iter().map(|v| v.path().to_owned()).collect());
+    faults.calm = process_env("HOPYARD_CHAOS_CALM").map_or(1, |text| text.parse().unwrap());
     faults.only = process_env("HOPYARD_CHAOS_FAULTS").map(|text| text.split(',').map(str::to_owned).collect());
     faults.other = process_env("HOPYARD_CHAOS_OTHER").map(Into::into);
     faults.mix_versions(&mut harness).await;
