@@ -1,6 +1,7 @@
 //! Owner `metrics`: checkpoint and rollups of the metrics service.
 
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 
 use crate::Result;
 
@@ -12,5 +13,5 @@ pub trait MetricsStore: Send + Sync {
 
     /// Replaces the saved state, if it is still at `version` (0 for none); it is at `version + 1` then, a number that the
     /// service keeps in its own state. Returns whether it was replaced.
-    async fn save(&self, version: i64, state: &serde_json::Value) -> Result<bool>;
+    async fn save(&self, version: i64, state: Box<RawValue>) -> Result<bool>;
 }

@@ -1,6 +1,7 @@
 //! The metrics service's side.
 
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 
 use super::{Postgres, failure, rows, scalar, statement};
 use crate::Result;
@@ -15,14 +16,14 @@ impl MetricsStore for Postgres {
         text.map(|text| rows::json(&text, "state of the", "metrics service")).transpose()
     }
 
-    async fn save(&self, version: i64, state: &serde_json::Value) -> Result<bool> {
+    async fn save(&self, version: i64, state: Box<RawValue>) -> Result<bool> {
         let mut tx = self.begin_write().await?;
         let sql = if version == 0 {
             "INSERT INTO hopyard_metrics.state (id, version, saved_at, state) VALUES (1, $1 + 1, clock_timestamp(), $2::text::json) ON CONFLICT (id) DO NOTHING"
         } else {
             "UPDATE hopyard_metrics.state SET version = version + 1, saved_at = clock_timestamp(), state = $2::text::json WHERE id = 1 AND version = $1"
         };
-        let done = statement(sql).bind(version).bind(rows::text(state)?).execute(&mut *tx).await.map_err(failure)?;
+        let done = statement(sql).bind(version).bind(state.get()).execute(&mut *tx).await.map_err(failure)?;
         tx.commit().await.map_err(failure)?;
         Ok(done.rows_affected() == 1)
     }

@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use chrono::Utc;
 use rusqlite::{Connection, params};
+use serde_json::value::RawValue;
 
 use super::pool::Pool;
-use super::rows::{decode, encode, micros};
+use super::rows::{decode, micros};
 use super::statement::{execute, value};
 use crate::Result;
 use crate::metrics::MetricsStore;
@@ -29,14 +30,13 @@ impl MetricsStore for Metrics {
         state.map(|text| decode("metrics state", &text)).transpose()
     }
 
-    async fn save(&self, version: i64, state: &serde_json::Value) -> Result<bool> {
+    async fn save(&self, version: i64, state: Box<RawValue>) -> Result<bool> {
         let statement = if version == 0 {
             "insert into state (id, version, saved_at, state) values (1, ?1 + 1, ?2, ?3) on conflict (id) do nothing"
         } else {
             "update state set version = ?1 + 1, saved_at = ?2, state = ?3 where id = 1 and version = ?1"
         };
-        let state = encode("the metrics state", state)?;
-        let save = move |connection: &Connection| execute(connection, statement, params![version, micros(Utc::now()), state]);
+        let save = move |connection: &Connection| execute(connection, statement, params![version, micros(Utc::now()), state.get()]);
         Ok(self.pool.work(save).await? == 1)
     }
 }

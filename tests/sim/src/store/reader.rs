@@ -14,6 +14,7 @@ use hopyard_store::Result;
 use hopyard_store::metrics::MetricsStore;
 use hopyard_store::read::{Reader, RunFilter, UsageBy, UsageRow};
 use hopyard_store::runs::{Claimable, ExecutorRow};
+use serde_json::value::RawValue;
 
 use super::{SimStore, definitions};
 
@@ -188,13 +189,14 @@ impl MetricsStore for SimStore {
         Ok(self.inner().metrics.clone().map(|(_, state)| state))
     }
 
-    async fn save(&self, version: i64, state: &serde_json::Value) -> Result<bool> {
+    async fn save(&self, version: i64, state: Box<RawValue>) -> Result<bool> {
+        let state = serde_json::from_str(state.get()).expect("what is saved is JSON");
         let mut inner = self.inner();
         let current = inner.metrics.as_ref().map_or(0, |(version, _)| *version);
         if current != version {
             return Ok(false);
         }
-        inner.metrics = Some((version + 1, state.clone()));
+        inner.metrics = Some((version + 1, state));
         Ok(true)
     }
 }
