@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -126,9 +127,10 @@ impl fmt::Display for AttemptId {
 /// A name that may become a subject token, a directory or a ref: `[a-z0-9_-]{1,64}`, not starting with `-`.
 ///
 /// Namespaces, workflows, steps, pools, executors, hosts and sessions all use it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+// A state of a run holds a dozen, and copies of it share them.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 #[schemars(transparent)]
-pub struct Name(#[schemars(regex(pattern = r"^[a-z0-9_][a-z0-9_-]{0,63}$"))] String);
+pub struct Name(#[schemars(with = "String", regex(pattern = r"^[a-z0-9_][a-z0-9_-]{0,63}$"))] Arc<str>);
 
 /// Why a text is no [`Name`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -157,12 +159,12 @@ impl Name {
 
     /// The namespace of everything that names none.
     pub fn default_namespace() -> Self {
-        Self("default".to_owned())
+        Self("default".into())
     }
 
     /// The pool of every step that asks for none.
     pub fn default_pool() -> Self {
-        Self("default".to_owned())
+        Self("default".into())
     }
 }
 
@@ -189,7 +191,13 @@ impl FromStr for Name {
         if text.starts_with('-') || !text.bytes().all(allowed) {
             return Err(NotAName::Pattern);
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
