@@ -16,6 +16,10 @@ use crate::status::{AttemptStatus, FailureCode, PausedReason, PendingReason, Run
 use crate::submit::AfterPolicy;
 use crate::usage::Usage;
 
+mod workspace;
+
+pub use workspace::{WorkspaceRow, WorkspaceStatus};
+
 /// Everything a decision about one run looks at.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunState {
@@ -32,6 +36,9 @@ pub struct RunState {
 }
 
 /// One execution of a workflow.
+///
+/// What is absent is not written, or a row would be a third larger. `finished_at`, `error` and `result` are: the database compares
+/// them in runs that have ended, and those of earlier builds have them as `null`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Identifier; carries the time of submission.
@@ -47,10 +54,13 @@ pub struct Run {
     /// Status.
     pub status: RunStatus,
     /// Why it is pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_reason: Option<PendingReason>,
     /// Why it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_reason: Option<PausedReason>,
     /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_code: Option<FailureCode>,
     /// The failure in words.
     pub error: Option<RunError>,
@@ -59,14 +69,17 @@ pub struct Run {
     /// Values of all inputs, defaults filled in.
     pub inputs: serde_json::Map<String, serde_json::Value>,
     /// Repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo: Option<RepoSpec>,
     /// The commit everyone uses, once the first workspace has pinned it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
     /// 0 to 3; 3 is the most urgent.
     pub priority: u8,
     /// Pool of steps that ask for none.
     pub pool: Name,
     /// Named session of a persistent workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Name>,
     /// Runs named in the request.
     pub after: Vec<RunId>,
@@ -75,13 +88,16 @@ pub struct Run {
     /// What happens when one of them does not complete.
     pub after_policy: AfterPolicy,
     /// Not before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_at: Option<DateTime<Utc>>,
     /// Limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
     /// Whether it was told that most of the budget is spent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub budget_warned: bool,
     /// The run that this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_of: Option<RunId>,
     /// Whether it plays what was recorded of that one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -92,18 +108,22 @@ pub struct Run {
     /// Keys that bound how many runs are at work at once; taken at the first claim, given back at the end.
     pub slots: Vec<Slot>,
     /// A cancel, or the run's time limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<Kill>,
     /// Time of submission: the instant in the id.
     pub created_at: DateTime<Utc>,
     /// First start of a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<DateTime<Utc>>,
     /// End.
     pub finished_at: Option<DateTime<Utc>>,
     /// End of the run's time limit, counted from the first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<DateTime<Utc>>,
     /// Sum over all attempts.
     pub usage: Usage,
     /// Money and tokens reported after the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_usage: Option<Usage>,
     /// What the run hands back; latest snapshot while it runs, final afterwards.
     pub result: Option<GitResult>,
@@ -113,14 +133,18 @@ pub struct Run {
     /// Number of the current workspace; 0 before the first.
     pub generation: u32,
     /// Executor that holds the current workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<Name>,
     /// Host of that executor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Name>,
     /// Path of the current workspace on that host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
     /// Number of the last event.
     pub event_seq: u64,
     /// Id of the trace that the run belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
 }
 
@@ -172,16 +196,21 @@ pub struct StepState {
     /// Status.
     pub status: StepStatus,
     /// Why it is pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_reason: Option<PendingReason>,
     /// Why it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_reason: Option<PausedReason>,
     /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_code: Option<FailureCode>,
     /// The failure in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Pool that its attempts are claimed from.
     pub pool: Name,
     /// Only this executor may claim it: it holds the run's workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_to: Option<Name>,
     /// Number of the last attempt.
     pub attempt: u32,
@@ -195,6 +224,7 @@ pub struct StepState {
     #[serde(default)]
     pub pauses: u32,
     /// From when on it may be claimed; absent while it may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimable_at: Option<DateTime<Utc>>,
     /// When it goes on by itself, of a step that is paused and does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -210,14 +240,17 @@ pub struct StepState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_at: Option<DateTime<Utc>>,
     /// First start of an attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<DateTime<Utc>>,
     /// End.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<DateTime<Utc>>,
     /// What it wrote to its output file.
     pub outputs: BTreeMap<String, String>,
     /// Sum over its attempts.
     pub usage: Usage,
     /// Commit of the workspace before its first attempt; a retry starts from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
     /// What the workspace of its variant held after its last attempt; that of all other steps is the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -284,22 +317,30 @@ pub struct Attempt {
     /// Whether `attempt.leased` has been written.
     pub announced: bool,
     /// When its process was reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<DateTime<Utc>>,
     /// Process id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Path of the directory it worked in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
     /// Workspace it belongs to.
     pub generation: u32,
     /// Exit code of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Signal that ended the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_code: Option<FailureCode>,
     /// The failure in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// What is odd about it, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -312,11 +353,13 @@ pub struct Attempt {
     /// Length of its log.
     pub log_bytes: u64,
     /// Its log, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<BlobRef>,
     /// Record of its agent: tools, session, the program's own sums.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<BlobRef>,
     /// Commit that keeps its work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
 }
 
@@ -408,66 +451,5 @@ impl RunState {
     /// Attempts that have not ended.
     pub fn live(&self) -> impl Iterator<Item = &Attempt> {
         self.attempts.iter().filter(|a| !a.status.is_final())
-    }
-}
-
-/// A workspace directory on a host, for the janitor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct WorkspaceRow {
-    /// A [`crate::id::WorkspaceId`].
-    pub id: String,
-    /// The run that made it.
-    pub run_id: RunId,
-    /// Tenant.
-    pub namespace: Name,
-    /// Number of the workspace within the run.
-    pub generation: u32,
-    /// Executor that made it.
-    pub executor: Name,
-    /// Host whose disk it is on.
-    pub host: Name,
-    /// Path on that host.
-    pub path: String,
-    /// Repository URL; absent for a scratch directory.
-    pub repo: Option<String>,
-    /// Named session; a persistent workspace.
-    pub session: Option<Name>,
-    /// Where it stands.
-    pub status: WorkspaceStatus,
-    /// When it was made.
-    #[serde(with = "crate::time::instant")]
-    #[schemars(with = "DateTime<Utc>")]
-    pub created_at: DateTime<Utc>,
-    /// When it was removed.
-    #[serde(with = "crate::time::maybe", default)]
-    #[schemars(with = "Option<DateTime<Utc>>")]
-    pub removed_at: Option<DateTime<Utc>>,
-    /// Bytes freed by its removal.
-    pub bytes: Option<u64>,
-}
-
-/// Where a workspace stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WorkspaceStatus {
-    /// Its run is not over.
-    Active,
-    /// A persistent workspace between runs.
-    Kept,
-    /// May be removed.
-    Reclaimable,
-    /// Is gone.
-    Removed,
-}
-
-impl WorkspaceStatus {
-    /// The written form.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Kept => "kept",
-            Self::Reclaimable => "reclaimable",
-            Self::Removed => "removed",
-        }
     }
 }

@@ -49,6 +49,10 @@ pub(super) fn states(connection: &Connection, plans: &Plans, ids: &[RunId]) -> R
     let list = id_list(ids);
     let runs: Vec<(Uuid, String)> = rows(connection, RUNS, params![&list])?;
     let runs: Vec<Run> = runs.into_iter().map(|(id, data)| decode(format_args!("run {id}"), &data)).collect::<Result<_>>()?;
+    if runs.is_empty() {
+        // Submissions ask for ids that are new.
+        return Ok(Vec::new());
+    }
     let mut steps: HashMap<Uuid, Vec<StepState>> = HashMap::with_capacity(runs.len());
     for (id, data) in rows::<(Uuid, String)>(connection, STEPS, [&list])? {
         steps.entry(id).or_default().push(decode(format_args!("step of run {id}"), &data)?);

@@ -1,12 +1,16 @@
 //! Applies what was decided: prepared statements row by row, which SQLite runs in process.
 
+use hopyard_contract::event::Event;
 use hopyard_contract::run::{Attempt, Run, StepState, WorkspaceRow};
+use hopyard_contract::status::RunStatus;
 use hopyard_contract::submit::Receipt;
 use hopyard_contract::{Name, RunId};
 use rusqlite::{Connection, params};
+use uuid::Uuid;
 
-use super::rows::{encode, id_list, micros, signed};
-use super::statement::{execute, value};
+use super::fault::fault;
+use super::rows::{encode, id_list, micros, signed, word};
+use super::statement::{execute, value, values};
 use super::transaction::Transaction;
 use crate::runs::{ExecutorRow, RunWrite, Writes};
 use crate::{Error, Result};
@@ -15,32 +19,36 @@ pub(super) const INSERT_RUN: &str = "insert into runs (id, namespace, workflow, 
      executor, generation, kill_requested_at, created_at, started_at, finished_at, cost_microusd, tokens_input, tokens_output, \
      tokens_cache_read, tokens_cache_write, turns, tool_calls, event_seq, labels, data) \
      values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)";
-pub(super) const UPDATE_RUN: &str = "update runs set namespace = ?2, workflow = ?3, status = ?4, pending_reason = ?5, paused_reason = ?6, failure_code = ?7, priority = ?8, \
-     session = ?9, repo_url = ?10, commit_id = ?11, executor = ?12, generation = ?13, kill_requested_at = ?14, created_at = ?15, \
-     started_at = ?16, finished_at = ?17, cost_microusd = ?18, tokens_input = ?19, tokens_output = ?20, tokens_cache_read = ?21, \
-     tokens_cache_write = ?22, turns = ?23, tool_calls = ?24, event_seq = ?25, labels = ?26, data = ?27 where id = ?1";
-pub(super) const UPSERT_STEP: &str = "insert into steps (run_id, idx, id, status, pool, bound_to, priority, claimable_at, queued_at, started_at, finished_at, data) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) on conflict (run_id, idx) do update set status = excluded.status, \
-     pool = excluded.pool, bound_to = excluded.bound_to, priority = excluded.priority, claimable_at = excluded.claimable_at, queued_at = excluded.queued_at, \
-     started_at = excluded.started_at, finished_at = excluded.finished_at, data = excluded.data";
+// SQLite writes the entries of every index anew that names a column which is set, changed or not: so a status is only set when
+// it changes, and what never changes is not set at all.
+pub(super) const UPDATE_RUN: &str = "update runs set pending_reason = ?2, paused_reason = ?3, priority = ?4, commit_id = ?5, executor = ?6, generation = ?7, \
+     kill_requested_at = ?8, started_at = ?9, cost_microusd = ?10, tokens_input = ?11, tokens_output = ?12, tokens_cache_read = ?13, \
+     tokens_cache_write = ?14, turns = ?15, tool_calls = ?16, event_seq = ?17, data = ?18 where id = ?1";
+pub(super) const MOVE_RUN: &str = "update runs set pending_reason = ?2, paused_reason = ?3, priority = ?4, commit_id = ?5, executor = ?6, generation = ?7, \
+     kill_requested_at = ?8, started_at = ?9, cost_microusd = ?10, tokens_input = ?11, tokens_output = ?12, tokens_cache_read = ?13, \
+     tokens_cache_write = ?14, turns = ?15, tool_calls = ?16, event_seq = ?17, data = ?18, status = ?19, failure_code = ?20, finished_at = ?21 where id = ?1";
+pub(super) const INSERT_STEP: &str = "insert into steps (run_id, idx, id, status, pool, bound_to, priority, claimable_at, queued_at, started_at, finished_at, data) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+pub(super) const UPDATE_STEP: &str = "update steps set status = ?4, pool = ?5, bound_to = ?6, priority = ?7, claimable_at = ?8, queued_at = ?9, started_at = ?10, \
+     finished_at = ?11, data = ?12 where run_id = ?1 and idx = ?2 and id = ?3";
 pub(super) const UPSERT_ATTEMPT: &str = "insert into attempts (run_id, step, n, status, executor, claim_id, lease_until, started_at, finished_at, data) \
      values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) on conflict (run_id, step, n) do update set status = excluded.status, \
      executor = excluded.executor, claim_id = excluded.claim_id, lease_until = excluded.lease_until, started_at = excluded.started_at, \
      finished_at = excluded.finished_at, data = excluded.data";
 pub(super) const INSERT_EVENTS: &str = "insert into events (run_id, first_seq, last_seq, at, page) values (?1, ?2, ?3, ?4, ?5)";
-pub(super) const HAS_ENDED: &str = "select finished_at is not null from runs where id = ?1";
+pub(super) const STATUS: &str = "select status from runs where id = ?1";
 pub(super) const UPSERT_SLOT: &str = "insert into run_slots (run_id, key, max, held) values (?1, ?2, ?3, ?4) \
      on conflict (run_id, key) do update set max = excluded.max, held = excluded.held";
 pub(super) const UPSERT_DUE: &str =
     "insert into due (run_id, kind, at) values (?1, 'timer', ?2) on conflict (run_id, kind) do update set at = excluded.at";
 pub(super) const POKE: &str = "insert into due (run_id, kind, at) select id, 'poke', ?2 from runs where id in (select unhex(value) from json_each(?1)) \
      on conflict (run_id, kind) do update set at = min(at, excluded.at)";
-pub(super) const POKE_CHILDREN: &str = "insert into due (run_id, kind, at) select child, 'poke', ?2 from run_after where parent = ?1 \
-     on conflict (run_id, kind) do update set at = min(at, excluded.at)";
+pub(super) const CHILDREN: &str =
+    "select distinct child from run_after where parent in (select unhex(value) from json_each(?1)) order by child";
 pub(super) const POKED: &str = "delete from due where run_id in (select unhex(value) from json_each(?1)) and kind = 'poke'";
 pub(super) const DROP_TIMER: &str = "delete from due where run_id = ?1 and kind = 'timer'";
 pub(super) const DROP_SLOTS: &str = "delete from run_slots where run_id = ?1";
-pub(super) const DROP_CHILDREN: &str = "delete from run_after where parent = ?1";
+pub(super) const DROP_CHILDREN: &str = "delete from run_after where parent in (select unhex(value) from json_each(?1))";
 pub(super) const DROP_PARENTS: &str = "delete from run_after where child = ?1";
 pub(super) const PUBLISHED: &str = "delete from outbox where id in (select value from json_each(?1))";
 
@@ -56,11 +64,18 @@ pub(super) fn apply(transaction: &mut Transaction, writes: &Writes) -> Result<()
     if !writes.poked.is_empty() {
         execute(connection, POKED, params![id_list(&writes.poked)])?;
     }
+    let mut ended = Vec::new();
     for run in &writes.runs {
-        write_run(connection, run, at)?;
+        if write_run(connection, run)? {
+            ended.push(run.run.id);
+        }
     }
-    if !writes.pokes.is_empty() {
-        execute(connection, POKE, params![id_list(&writes.pokes), at])?;
+    let mut pokes = writes.pokes.clone();
+    if !ended.is_empty() {
+        pokes.extend(let_children_go(connection, &ended)?);
+    }
+    if !pokes.is_empty() {
+        execute(connection, POKE, params![id_list(&pokes), at])?;
     }
     for (receipt, time_ns) in &writes.receipts {
         write_receipt(connection, receipt, *time_ns)?;
@@ -113,51 +128,51 @@ pub(super) fn apply(transaction: &mut Transaction, writes: &Writes) -> Result<()
     Ok(())
 }
 
-fn write_run(connection: &Connection, write: &RunWrite, at: i64) -> Result<()> {
+/// Writes a run with everything below it; says whether it has ended with that.
+fn write_run(connection: &Connection, write: &RunWrite) -> Result<bool> {
     let run = &write.run;
     let id = run.id.as_uuid();
-    let had_ended = if write.new {
-        false
+    let ends = if write.new {
+        insert_run(connection, run)?;
+        run.status.is_final()
     } else {
-        let found: Option<bool> = value(connection, HAS_ENDED, params![id])?;
-        found.ok_or_else(|| Error::Refused(format!("run {id} is changed but does not exist")))?
+        let before: Option<String> = value(connection, STATUS, params![id])?;
+        let before: RunStatus = word(&before.ok_or_else(|| Error::Refused(format!("run {id} is changed but does not exist")))?)?;
+        update_run(connection, run, before)?;
+        run.status.is_final() && !before.is_final()
     };
-    write_run_row(connection, run, write.new)?;
     for (idx, step) in &write.steps {
-        write_step(connection, run, *idx, step)?;
+        write_step(connection, run, *idx, step, write.new)?;
     }
     for attempt in &write.attempts {
         write_attempt(connection, run.id, attempt)?;
     }
-    if let (Some(first), Some(last)) = (write.events.first(), write.events.last()) {
-        if let Some(stray) = write.events.iter().find(|e| e.run_id != run.id) {
-            return Err(Error::Refused(format!("event {} is not of run {id}", stray.id)));
-        }
-        if write.events.windows(2).any(|pair| pair[1].seq != pair[0].seq + 1) {
-            return Err(Error::Refused(format!("events of run {id} are numbered without gaps")));
-        }
-        execute(
-            connection,
-            INSERT_EVENTS,
-            params![id, signed(first.seq), signed(last.seq), micros(last.at), encode("the events", &write.events)?],
-        )?;
-    }
-    if run.finished_at.is_some() {
-        if !had_ended {
-            end_run(connection, run, write.new, at)?;
-        }
-    } else {
+    write_events(connection, run.id, &write.events)?;
+    if !run.status.is_final() {
         write_open_run(connection, run, write.new)?;
+    } else if ends && !write.new {
+        end_run(connection, run)?;
     }
     match write.timer {
-        None => {}
-        Some(None) => {
-            execute(connection, DROP_TIMER, params![id])?;
-        }
-        Some(Some(timer)) => {
-            execute(connection, UPSERT_DUE, params![id, micros(timer)])?;
-        }
+        Some(Some(timer)) => execute(connection, UPSERT_DUE, params![id, micros(timer)])?,
+        Some(None) => execute(connection, DROP_TIMER, params![id])?,
+        None if ends && !write.new => execute(connection, DROP_TIMER, params![id])?,
+        None => 0,
+    };
+    Ok(ends)
+}
+
+/// Writes the events that one transaction made of a run, as a page.
+fn write_events(connection: &Connection, run: RunId, events: &[Event]) -> Result<()> {
+    let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(()) };
+    if let Some(stray) = events.iter().find(|e| e.run_id != run) {
+        return Err(Error::Refused(format!("event {} is not of run {run}", stray.id)));
     }
+    if events.windows(2).any(|pair| pair[1].seq != pair[0].seq + 1) {
+        return Err(Error::Refused(format!("events of run {run} are numbered without gaps")));
+    }
+    let page = encode("the events", events)?;
+    execute(connection, INSERT_EVENTS, params![run.as_uuid(), signed(first.seq), signed(last.seq), micros(last.at), page])?;
     Ok(())
 }
 
@@ -178,29 +193,32 @@ fn write_open_run(connection: &Connection, run: &Run, new: bool) -> Result<()> {
     Ok(())
 }
 
-/// What follows from the end of a run, once.
-fn end_run(connection: &Connection, run: &Run, new: bool, at: i64) -> Result<()> {
-    let id = run.id.as_uuid();
-    execute(connection, POKE_CHILDREN, params![id, at])?;
-    execute(connection, DROP_CHILDREN, params![id])?;
-    if new {
-        return Ok(());
-    }
-    execute(connection, DROP_TIMER, params![id])?;
+/// What a run has no more once it has ended.
+fn end_run(connection: &Connection, run: &Run) -> Result<()> {
     if !run.slots.is_empty() {
-        execute(connection, DROP_SLOTS, params![id])?;
+        execute(connection, DROP_SLOTS, params![run.id.as_uuid()])?;
     }
     if !run.after.is_empty() {
-        execute(connection, DROP_PARENTS, params![id])?;
+        execute(connection, DROP_PARENTS, params![run.id.as_uuid()])?;
     }
     Ok(())
 }
 
-fn write_run_row(connection: &Connection, run: &Run, new: bool) -> Result<()> {
+/// Nobody waits any longer for runs that have ended; returns who did.
+fn let_children_go(connection: &Connection, ended: &[RunId]) -> Result<Vec<RunId>> {
+    let ended = id_list(ended);
+    let children: Vec<Uuid> = values(connection, CHILDREN, [&ended])?;
+    if !children.is_empty() {
+        execute(connection, DROP_CHILDREN, [&ended])?;
+    }
+    Ok(children.into_iter().map(RunId::from_uuid).collect())
+}
+
+fn insert_run(connection: &Connection, run: &Run) -> Result<()> {
     let usage = &run.usage;
     execute(
         connection,
-        if new { INSERT_RUN } else { UPDATE_RUN },
+        INSERT_RUN,
         params![
             run.id.as_uuid(),
             run.namespace.as_str(),
@@ -234,10 +252,47 @@ fn write_run_row(connection: &Connection, run: &Run, new: bool) -> Result<()> {
     Ok(())
 }
 
-fn write_step(connection: &Connection, run: &Run, idx: u32, step: &StepState) -> Result<()> {
-    execute(
+/// Writes what may change of a run.
+fn update_run(connection: &Connection, run: &Run, before: RunStatus) -> Result<()> {
+    let usage = &run.usage;
+    let data = encode("the run", run)?;
+    let update = || -> rusqlite::Result<usize> {
+        let moves = run.status != before;
+        let mut statement = connection.prepare_cached(if moves { MOVE_RUN } else { UPDATE_RUN })?;
+        let shared = params![
+            run.id.as_uuid(),
+            run.pending_reason.map(|r| r.as_str()),
+            run.paused_reason.map(|r| r.as_str()),
+            run.priority,
+            run.commit.as_deref(),
+            run.executor.as_ref().map(Name::as_str),
+            run.generation,
+            run.kill.as_ref().map(|k| micros(k.at)),
+            run.started_at.map(micros),
+            usage.cost_microusd.map(signed),
+            signed(usage.tokens.input),
+            signed(usage.tokens.output),
+            signed(usage.tokens.cache_read),
+            signed(usage.tokens.cache_write),
+            signed(usage.turns),
+            signed(usage.tool_calls),
+            signed(run.event_seq),
+            data
+        ];
+        let moved = params![run.status.as_str(), run.failure_code.map(|c| c.as_str()), run.finished_at.map(micros)];
+        for (place, value) in (1..).zip(shared.iter().chain(moved.iter().filter(|_| moves))) {
+            statement.raw_bind_parameter(place, value)?;
+        }
+        statement.raw_execute()
+    };
+    update().map_err(fault)?;
+    Ok(())
+}
+
+fn write_step(connection: &Connection, run: &Run, idx: u32, step: &StepState, new: bool) -> Result<()> {
+    let written = execute(
         connection,
-        UPSERT_STEP,
+        if new { INSERT_STEP } else { UPDATE_STEP },
         params![
             run.id.as_uuid(),
             idx,
@@ -253,6 +308,9 @@ fn write_step(connection: &Connection, run: &Run, idx: u32, step: &StepState) ->
             encode("the step", step)?
         ],
     )?;
+    if written == 0 {
+        return Err(Error::Refused(format!("step {idx} of run {} is changed but does not exist", run.id)));
+    }
     Ok(())
 }
 
