@@ -37,8 +37,8 @@ pub struct RunState {
 
 /// One execution of a workflow.
 ///
-/// What is absent is not written, or a row would be a third larger. `finished_at`, `error` and `result` are: the database compares
-/// them in runs that have ended, and those of earlier builds have them as `null`.
+/// What is absent is not written. `finished_at`, `error` and `result` are: the database compares them in runs that have ended, and
+/// rows of earlier builds have them as `null`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Identifier; carries the time of submission.

@@ -1,12 +1,11 @@
-//! What a mirror holds: its workspaces, read in-process and without changing anything; and entries that stand for none.
+//! What a mirror holds: its workspaces, read in-process and without changing anything.
 
-use std::fs;
 use std::path::PathBuf;
 
 use git2::WorktreeLockStatus;
 
+use crate::Result;
 use crate::mirror::Mirror;
-use crate::{Error, Result};
 
 /// One workspace as the mirror knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +23,7 @@ pub struct Entry {
 impl Mirror {
     /// All workspaces of this mirror, ordered by id.
     pub async fn inventory(&self) -> Result<Vec<Entry>> {
-        let staging = self.staging();
+        let staging = self.shared().staging();
         self.read("worktrees", move |repo| {
             let mut entries = Vec::new();
             for name in &repo.worktrees()? {
@@ -45,32 +44,5 @@ impl Mirror {
             Ok(entries)
         })
         .await
-    }
-
-    /// Drops an entry whose directory is gone, or whose maker ended before it pointed the entry at the directory. One that has
-    /// found its directory meanwhile is left alone.
-    ///
-    /// # Errors
-    /// When the entry cannot be removed.
-    pub async fn forget_missing(&self, entry: &Entry) -> Result<()> {
-        // Whoever makes a workspace holds this until its entry is whole.
-        let _guard = self.metadata_lock().hold().await?;
-        let staged = entry.path.starts_with(self.staging());
-        let moved = self.place(&entry.id).is_some_and(|place| place != entry.path);
-        if moved || (!staged && entry.path.symlink_metadata().is_ok()) {
-            return Ok(());
-        }
-        if let Some(staging) = entry.path.parent().filter(|_| staged)
-            && let Err(source) = fs::remove_dir_all(staging)
-            && source.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(Error::io("delete", staging, source));
-        }
-        self.forget(&entry.id).await
-    }
-
-    /// Where entries are until they are whole.
-    fn staging(&self) -> PathBuf {
-        self.shared().root.join("staging")
     }
 }

@@ -59,6 +59,13 @@ pub(crate) struct Shared {
     open: Mutex<HashMap<PathBuf, Arc<Parts>>>,
 }
 
+impl Shared {
+    /// Where workspaces and bundles are in the making.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+}
+
 impl Mirrors {
     /// Opens (and creates) the root directory; no repository is touched yet.
     pub fn open(root: PathBuf, settings: Settings) -> Result<Self> {
@@ -134,17 +141,21 @@ impl Mirrors {
 
     /// Deletes what earlier releases left in the trash, and what processes that ended left half made; returns the bytes freed.
     pub async fn empty_trash(&self) -> Result<u64> {
-        let dir = self.shared.root.join("staging");
+        self.discard_half_made()?;
+        self.shared.trash.empty().await
+    }
+
+    /// Moves to the trash what nobody is still at work on: git would have been given up long ago.
+    fn discard_half_made(&self) -> Result<()> {
+        let dir = self.shared.staging();
         for entry in fs::read_dir(&dir).map_err(|source| Error::io("list", &dir, source))? {
             let path = entry.map_err(|source| Error::io("list", &dir, source))?.path();
-            // Nobody is still at work there when git would have been given up long ago.
             let changed = path.symlink_metadata().and_then(|meta| meta.modified()).ok();
-            let age = changed.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-            if age > self.shared.settings.timeout * 2 {
-                self.shared.trash.take(&path, "staging")?;
+            if changed.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > self.shared.settings.timeout * 2) {
+                self.shared.trash.take(&path, "half-made")?;
             }
         }
-        self.shared.trash.empty().await
+        Ok(())
     }
 
     fn guard(&self, path: &Path) -> Result<()> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
+use crate::inventory::Entry;
 use crate::mirror::Mirror;
 use crate::workspace::check_id;
 use crate::{Error, Result};
@@ -53,13 +54,35 @@ impl Mirror {
         }
     }
 
+    /// Drops an entry whose directory is gone, or whose maker ended before it pointed the entry at the directory. One that has
+    /// found its directory meanwhile is left alone.
+    ///
+    /// # Errors
+    /// When the entry cannot be removed.
+    pub async fn forget_missing(&self, entry: &Entry) -> Result<()> {
+        // Whoever makes a workspace holds this until its entry is whole.
+        let _guard = self.metadata_lock().hold().await?;
+        let staged = entry.path.starts_with(self.shared().staging());
+        let moved = self.place(&entry.id).is_some_and(|place| place != entry.path);
+        if moved || (!staged && entry.path.symlink_metadata().is_ok()) {
+            return Ok(());
+        }
+        if let Some(staging) = entry.path.parent().filter(|_| staged)
+            && let Err(source) = fs::remove_dir_all(staging)
+            && source.kind() != ErrorKind::NotFound
+        {
+            return Err(Error::io("delete", staging, source));
+        }
+        self.forget(&entry.id).await
+    }
+
     /// Directory of a workspace's entry in the mirror.
     pub(crate) fn admin(&self, id: &str) -> PathBuf {
         self.dir().join("worktrees").join(id)
     }
 
     /// Where the mirror believes a workspace to be.
-    pub(crate) fn place(&self, id: &str) -> Option<PathBuf> {
+    fn place(&self, id: &str) -> Option<PathBuf> {
         let pointer = fs::read_to_string(self.admin(id).join("gitdir")).ok()?;
         Path::new(pointer.trim_end()).parent().map(Path::to_owned)
     }

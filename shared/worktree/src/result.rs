@@ -102,7 +102,7 @@ impl Mirror {
             return Ok(false);
         }
         // A throw-away repository holds the branch, so that no branch of the mirror is needed or in the way.
-        let dir = self.shared().root.join("staging").join(trash::unique());
+        let dir = self.shared().staging().join(trash::unique());
         private::write(&dir, self.dir(), branch, head, None)?;
         let made = self
             .shared()

@@ -77,7 +77,7 @@ impl Mirror {
         self.forget(id).await?;
         // Git names the entry after the last part of the path, so it is added under a staging directory whose
         // last part is the id, then pointed at the real place.
-        let staging = self.shared().root.join("staging").join(trash::unique());
+        let staging = self.shared().staging().join(trash::unique());
         let staged = staging.join(id);
         fs::create_dir(&staging).map_err(|source| Error::io("create", &staging, source))?;
         let added = self

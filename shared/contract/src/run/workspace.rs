@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Name, RunId};
+use crate::status::{UnknownWord, words};
 
 /// A workspace directory on a host, for the janitor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,28 +42,16 @@ pub struct WorkspaceRow {
     pub bytes: Option<u64>,
 }
 
-/// Where a workspace stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WorkspaceStatus {
-    /// Its run is not over.
-    Active,
-    /// A persistent workspace between runs.
-    Kept,
-    /// May be removed.
-    Reclaimable,
-    /// Is gone.
-    Removed,
-}
-
-impl WorkspaceStatus {
-    /// The written form.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Kept => "kept",
-            Self::Reclaimable => "reclaimable",
-            Self::Removed => "removed",
-        }
+words! {
+    /// Where a workspace stands.
+    WorkspaceStatus {
+        /// Its run is not over.
+        Active = "active",
+        /// A persistent workspace between runs.
+        Kept = "kept",
+        /// May be removed.
+        Reclaimable = "reclaimable",
+        /// Is gone.
+        Removed = "removed",
     }
 }

@@ -56,7 +56,7 @@ pub(super) async fn metrics_state_is_compared(bench: Bench) {
     // The service keeps the version in its own state; an earlier pass over the same store has left one.
     let version = bench.metrics.load().await.unwrap().map_or(0, |state| state["version"].as_i64().unwrap());
     let value = |version: i64, text: &str| serde_json::json!({"version": version, "text": text, "counts": {"a": [1, 2.5]}});
-    let state = |version: i64, text: &str| OutboxMessage::body(&value(version, text));
+    let state = |version: i64, text: &str| serde_json::value::to_raw_value(&value(version, text)).unwrap();
     assert!(bench.metrics.save(version, state(version + 1, "one")).await.unwrap());
     assert!(!bench.metrics.save(version, state(version + 1, "lost")).await.unwrap(), "somebody else has saved");
     assert!(!bench.metrics.save(version + 7, state(version + 8, "lost")).await.unwrap());

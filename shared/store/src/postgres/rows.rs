@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
+use hopyard_contract::run::WorkspaceRow;
 use hopyard_contract::{Name, RunId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -128,10 +128,6 @@ impl FromRow<'_, PgRow> for Workspace {
 impl Workspace {
     /// The contract's form.
     pub(super) fn read(self) -> Result<WorkspaceRow> {
-        let status = [WorkspaceStatus::Active, WorkspaceStatus::Kept, WorkspaceStatus::Reclaimable, WorkspaceStatus::Removed]
-            .into_iter()
-            .find(|status| status.as_str() == self.status)
-            .ok_or_else(|| Error::Refused(format!("workspace {} has the unknown status `{}`", self.id, self.status)))?;
         Ok(WorkspaceRow {
             run_id: RunId::from_uuid(self.run_id),
             namespace: word(&self.namespace)?,
@@ -141,7 +137,7 @@ impl Workspace {
             path: self.path,
             repo: self.repo,
             session: maybe(self.session)?,
-            status,
+            status: word(&self.status)?,
             created_at: self.created_at,
             removed_at: self.removed_at,
             bytes: self.bytes.map(counted),

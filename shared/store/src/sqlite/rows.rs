@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use hopyard_contract::RunId;
-use hopyard_contract::run::{WorkspaceRow, WorkspaceStatus};
+use hopyard_contract::run::WorkspaceRow;
 use rusqlite::Row;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -110,11 +110,8 @@ impl TryFrom<&Row<'_>> for WorkspaceRecord {
 impl WorkspaceRecord {
     /// The row in the contract's types.
     pub(super) fn read(self) -> Result<WorkspaceRow> {
-        let known = [WorkspaceStatus::Active, WorkspaceStatus::Kept, WorkspaceStatus::Reclaimable, WorkspaceStatus::Removed];
-        let status = known.into_iter().find(|s| s.as_str() == self.status);
         Ok(WorkspaceRow {
-            status: status
-                .ok_or_else(|| Error::Refused(format!("the stored status `{}` of workspace {} is not known", self.status, self.id)))?,
+            status: word(&self.status)?,
             id: self.id,
             run_id: RunId::from_uuid(self.run_id),
             namespace: word(&self.namespace)?,

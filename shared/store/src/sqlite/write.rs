@@ -8,7 +8,6 @@ use hopyard_contract::{Name, RunId};
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use super::fault::fault;
 use super::rows::{encode, id_list, micros, signed, word};
 use super::statement::{execute, value, values};
 use super::transaction::Transaction;
@@ -20,13 +19,13 @@ pub(super) const INSERT_RUN: &str = "insert into runs (id, namespace, workflow, 
      tokens_cache_read, tokens_cache_write, turns, tool_calls, event_seq, labels, data) \
      values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)";
 // SQLite writes the entries of every index anew that names a column which is set, changed or not: so a status is only set when
-// it changes, and what never changes is not set at all.
-pub(super) const UPDATE_RUN: &str = "update runs set pending_reason = ?2, paused_reason = ?3, priority = ?4, commit_id = ?5, executor = ?6, generation = ?7, \
-     kill_requested_at = ?8, started_at = ?9, cost_microusd = ?10, tokens_input = ?11, tokens_output = ?12, tokens_cache_read = ?13, \
-     tokens_cache_write = ?14, turns = ?15, tool_calls = ?16, event_seq = ?17, data = ?18 where id = ?1";
-pub(super) const MOVE_RUN: &str = "update runs set pending_reason = ?2, paused_reason = ?3, priority = ?4, commit_id = ?5, executor = ?6, generation = ?7, \
-     kill_requested_at = ?8, started_at = ?9, cost_microusd = ?10, tokens_input = ?11, tokens_output = ?12, tokens_cache_read = ?13, \
-     tokens_cache_write = ?14, turns = ?15, tool_calls = ?16, event_seq = ?17, data = ?18, status = ?19, failure_code = ?20, finished_at = ?21 where id = ?1";
+// it changes, and what never changes is not set at all. The parameters are those of `INSERT_RUN`; some are left out.
+pub(super) const UPDATE_RUN: &str = "update runs set pending_reason = ?5, paused_reason = ?6, priority = ?8, commit_id = ?11, executor = ?12, generation = ?13, \
+     kill_requested_at = ?14, started_at = ?16, cost_microusd = ?18, tokens_input = ?19, tokens_output = ?20, tokens_cache_read = ?21, \
+     tokens_cache_write = ?22, turns = ?23, tool_calls = ?24, event_seq = ?25, data = ?27 where id = ?1";
+pub(super) const MOVE_RUN: &str = "update runs set status = ?4, pending_reason = ?5, paused_reason = ?6, failure_code = ?7, priority = ?8, commit_id = ?11, \
+     executor = ?12, generation = ?13, kill_requested_at = ?14, started_at = ?16, finished_at = ?17, cost_microusd = ?18, tokens_input = ?19, \
+     tokens_output = ?20, tokens_cache_read = ?21, tokens_cache_write = ?22, turns = ?23, tool_calls = ?24, event_seq = ?25, data = ?27 where id = ?1";
 pub(super) const INSERT_STEP: &str = "insert into steps (run_id, idx, id, status, pool, bound_to, priority, claimable_at, queued_at, started_at, finished_at, data) \
      values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 pub(super) const UPDATE_STEP: &str = "update steps set status = ?4, pool = ?5, bound_to = ?6, priority = ?7, claimable_at = ?8, queued_at = ?9, started_at = ?10, \
@@ -133,12 +132,12 @@ fn write_run(connection: &Connection, write: &RunWrite) -> Result<bool> {
     let run = &write.run;
     let id = run.id.as_uuid();
     let ends = if write.new {
-        insert_run(connection, run)?;
+        write_run_row(connection, INSERT_RUN, run)?;
         run.status.is_final()
     } else {
         let before: Option<String> = value(connection, STATUS, params![id])?;
         let before: RunStatus = word(&before.ok_or_else(|| Error::Refused(format!("run {id} is changed but does not exist")))?)?;
-        update_run(connection, run, before)?;
+        write_run_row(connection, if run.status == before { UPDATE_RUN } else { MOVE_RUN }, run)?;
         run.status.is_final() && !before.is_final()
     };
     for (idx, step) in &write.steps {
@@ -214,11 +213,11 @@ fn let_children_go(connection: &Connection, ended: &[RunId]) -> Result<Vec<RunId
     Ok(children.into_iter().map(RunId::from_uuid).collect())
 }
 
-fn insert_run(connection: &Connection, run: &Run) -> Result<()> {
+fn write_run_row(connection: &Connection, statement: &str, run: &Run) -> Result<()> {
     let usage = &run.usage;
     execute(
         connection,
-        INSERT_RUN,
+        statement,
         params![
             run.id.as_uuid(),
             run.namespace.as_str(),
@@ -249,43 +248,6 @@ fn insert_run(connection: &Connection, run: &Run) -> Result<()> {
             encode("the run", run)?
         ],
     )?;
-    Ok(())
-}
-
-/// Writes what may change of a run.
-fn update_run(connection: &Connection, run: &Run, before: RunStatus) -> Result<()> {
-    let usage = &run.usage;
-    let data = encode("the run", run)?;
-    let update = || -> rusqlite::Result<usize> {
-        let moves = run.status != before;
-        let mut statement = connection.prepare_cached(if moves { MOVE_RUN } else { UPDATE_RUN })?;
-        let shared = params![
-            run.id.as_uuid(),
-            run.pending_reason.map(|r| r.as_str()),
-            run.paused_reason.map(|r| r.as_str()),
-            run.priority,
-            run.commit.as_deref(),
-            run.executor.as_ref().map(Name::as_str),
-            run.generation,
-            run.kill.as_ref().map(|k| micros(k.at)),
-            run.started_at.map(micros),
-            usage.cost_microusd.map(signed),
-            signed(usage.tokens.input),
-            signed(usage.tokens.output),
-            signed(usage.tokens.cache_read),
-            signed(usage.tokens.cache_write),
-            signed(usage.turns),
-            signed(usage.tool_calls),
-            signed(run.event_seq),
-            data
-        ];
-        let moved = params![run.status.as_str(), run.failure_code.map(|c| c.as_str()), run.finished_at.map(micros)];
-        for (place, value) in (1..).zip(shared.iter().chain(moved.iter().filter(|_| moves))) {
-            statement.raw_bind_parameter(place, value)?;
-        }
-        statement.raw_execute()
-    };
-    update().map_err(fault)?;
     Ok(())
 }
 
