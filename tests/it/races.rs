@@ -10,21 +10,22 @@ mod store;
 mod world;
 
 use bench::Bench;
-use contest::{MANY_WRITERS, ONE_WRITER, Pair, Schedule, Tally, lose_answer, pairs, race};
+use contest::{MANY_WRITERS, ONE_WRITER, Pair, Schedule, Tally, cross, lose_answer, pairs, race};
 use plant::Plant;
-use scene::Move;
+use scene::{Ask, Move};
 use world::World;
 
 use crate::harness::postgres::Postgres;
 
 /// Where runs meet others, or have not come far.
-const OTHERS: [World; 10] = [
+const OTHERS: [World; 11] = [
     World::Open,
     World::Scheduled,
     World::Unborn,
     World::Contended,
     World::Queued,
     World::Superseding,
+    World::Rivals,
     World::Session,
     World::Parent,
     World::Family,
@@ -38,7 +39,7 @@ const PLANTS: [(Plant, World, [Move; 2]); 10] = [
     (Plant::UnlockedLoad, World::Wide, [Move::Claim, Move::Renew]),
     (Plant::UnlockedKeys, World::Unborn, [Move::Accept, Move::Accept]),
     (Plant::UnlockedSlots, World::Contended, [Move::Claim, Move::ClaimThere]),
-    (Plant::UnlockedMembers, World::Superseding, [Move::AcceptOther, Move::AcceptOther]),
+    (Plant::UnlockedMembers, World::Rivals, [Move::AcceptOther, Move::AcceptOther]),
     (Plant::UngatedTombstones, World::Unborn, [Move::AcceptAgain, Move::Kill]),
     (Plant::EarlyClock, World::Wide, [Move::Timer, Move::Finished]),
     (Plant::LostCommit, World::Open, [Move::Kill, Move::Accept]),
@@ -83,6 +84,22 @@ async fn transitions_that_end_a_run_are_as_if_one_came_after_the_other() {
 async fn runs_that_share_something_are_as_if_one_came_after_the_other() {
     let server = Postgres::shared().await;
     race_all(&Bench::postgres(&server).await, &OTHERS, &MANY_WRITERS).await;
+}
+
+/// Each holds a run that the other one turns out to need: by a hello, a janitor's question or a concurrency key.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_schedulers_never_wait_for_each_other() {
+    let server = Postgres::shared().await;
+    let bench = Bench::postgres(&server).await;
+    for (world, what) in [(World::Running, Move::Hello), (World::Running, Move::Workspaces), (World::Superseding, Move::AcceptOther)] {
+        let scenes = world.prepare(&bench, 2).await;
+        let ask = |own: usize, other: usize| Ask::all([scenes[own].ask(Move::Renew, 0, true), scenes[other].ask(what, own, true)]);
+        let told = cross(&bench, &scenes[0], &[ask(0, 1), ask(1, 0)]).await.unwrap();
+        assert_eq!(told.map(|told| (told.answers.len(), told.again)), [(2, 0), (2, 0)], "{world:?}: {what:?}");
+        let ends = scenes.iter().flat_map(|scene| scene.runs.iter().map(|run| scene.kill(*run, 1).into()));
+        bench.ask(&Ask::all(ends)).await.unwrap();
+        bench.clock.pass(60);
+    }
 }
 
 /// Covers C3, I1, I5.

@@ -13,8 +13,8 @@ use hopyard_runtime::{Bus, rpc};
 /// Who decides what may go.
 #[async_trait]
 pub(crate) trait Scheduler: Send + Sync {
-    /// Asks about workspaces by name.
-    async fn workspaces(&self, found: Vec<String>) -> anyhow::Result<WorkspacesReply>;
+    /// Asks about workspaces by name; unless `only_found`, also for what of this host is not among them.
+    async fn workspaces(&self, found: Vec<String>, only_found: bool) -> anyhow::Result<WorkspacesReply>;
 
     /// Reports; returns once the report cannot get lost with this process.
     async fn report(&self, report: Report) -> anyhow::Result<()>;
@@ -39,12 +39,12 @@ impl OverBus {
 
 #[async_trait]
 impl Scheduler for OverBus {
-    async fn workspaces(&self, found: Vec<String>) -> anyhow::Result<WorkspacesReply> {
+    async fn workspaces(&self, found: Vec<String>, only_found: bool) -> anyhow::Result<WorkspacesReply> {
         let mut whole = WorkspacesReply { reclaimable: Vec::new(), keep: Vec::new(), unknown: Vec::new(), missing: Vec::new() };
         let mut rest = found.as_slice();
         loop {
             let (chunk, later) = rest.split_at(rest.len().min(Self::CHUNK));
-            let query = WorkspacesQuery { host: self.host.clone(), found: chunk.to_vec() };
+            let query = WorkspacesQuery { host: self.host.clone(), found: chunk.to_vec(), only_found };
             let reply: WorkspacesReply =
                 rpc::call(&self.bus, Verb::Workspaces, &query).await.context("no scheduler says which workspaces may go")?;
             whole.reclaimable.extend(reply.reclaimable);

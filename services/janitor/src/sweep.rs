@@ -103,8 +103,8 @@ impl<S: Scheduler> Sweeper<S> {
             disk.workspaces.retain(|found| ids.contains(&found.id));
             disk.records.retain(|(id, _)| ids.contains(id));
         }
-        let reply = self.scheduler.workspaces(self.names(&disk, &entries, scope)).await?;
-        let reply = self.with_missing(reply, &disk, scope).await?;
+        let reply = self.scheduler.workspaces(self.names(&disk, &entries, scope), matches!(scope, Scope::Tickets(_))).await?;
+        let reply = self.with_missing(reply, &disk).await?;
         hopyard_runtime::failpoint!("janitor.asked");
         let thorough = matches!(scope, Scope::Full | Scope::DryRun);
         let in_use = if thorough { self.in_use(&disk, &reply).await? } else { BTreeSet::new() };
@@ -178,13 +178,13 @@ impl<S: Scheduler> Sweeper<S> {
     }
 
     /// Adds answers about what the store believes to be here and is not.
-    async fn with_missing(&self, mut reply: WorkspacesReply, disk: &Disk, scope: &Scope) -> anyhow::Result<WorkspacesReply> {
+    async fn with_missing(&self, mut reply: WorkspacesReply, disk: &Disk) -> anyhow::Result<WorkspacesReply> {
         let missing: Vec<String> = std::mem::take(&mut reply.missing).into_iter().filter(|id| self.is_absent(id, disk)).collect();
-        if missing.is_empty() || matches!(scope, Scope::Tickets(_)) {
+        if missing.is_empty() {
             return Ok(reply);
         }
         // Asked by name, so that what has to stay (a persistent workspace, one that is being made) is told from what is gone.
-        let more = self.scheduler.workspaces(missing).await?;
+        let more = self.scheduler.workspaces(missing, true).await?;
         reply.reclaimable.extend(more.reclaimable);
         reply.keep.extend(more.keep);
         Ok(reply)
@@ -270,7 +270,7 @@ impl<S: Scheduler> Sweeper<S> {
             return Ok(());
         }
         for _ in 0..CONFIRM.0 {
-            let reply = self.scheduler.workspaces(vec![order.id.clone()]).await?;
+            let reply = self.scheduler.workspaces(vec![order.id.clone()], true).await?;
             let open = reply
                 .reclaimable
                 .iter()

@@ -100,30 +100,20 @@ pub struct Fault {
 /// # Errors
 /// When the store fails; then it is unknown whether the commit happened.
 pub async fn transact(desk: &Desk<'_>, batch: &[&Request], due: bool, published: Vec<i64>) -> Result<Committed, StoreError> {
-    let mut round = Round::open(desk).await?;
-    hopyard_runtime::failpoint!("scheduler.transaction.begun");
     let mut named = BTreeSet::new();
     for request in batch {
         apply::named_runs(request, &mut named);
     }
-    // Locked before anything else, and before the clock is read.
-    if named.is_empty() {
-        round.now = round.tx.now().await?;
-    } else {
-        round.know(named).await?;
+    loop {
+        let mut round = Round::open(desk).await?;
+        hopyard_runtime::failpoint!("scheduler.transaction.begun");
+        match round.decide_all(batch, due, &named).await {
+            Ok(answers) => return round.commit(answers, published).await,
+            // Somebody else has runs that turned out to be needed: begun anew, it waits for them before it holds anything.
+            Err(StoreError::Busy(_)) if !round.refused.is_subset(&named) => named.append(&mut round.refused),
+            Err(error) => return Err(error),
+        }
     }
-    hopyard_runtime::failpoint!("scheduler.runs.locked");
-    let mut answers = Vec::with_capacity(batch.len());
-    for request in batch {
-        let answer = round.apply(request).await?;
-        answers.push(Answered { answer, faults: std::mem::take(&mut round.faults) });
-    }
-    if due {
-        round.look_at_clock().await?;
-        hopyard_runtime::failpoint!("scheduler.timers.looked");
-    }
-    hopyard_runtime::failpoint!("scheduler.inputs.decided");
-    round.commit(answers, published).await
 }
 
 /// Ends runs with `engine_error`: something about them cannot be committed.
@@ -150,6 +140,12 @@ struct Round<'a> {
     effects: Vec<(RunId, Effect)>,
     writes: Writes,
     faults: Vec<Fault>,
+    /// Runs that another transaction had locked when they were asked for.
+    refused: BTreeSet<RunId>,
+    /// Runs of which only something is told: nothing is decided on them.
+    seen: BTreeMap<RunId, RunState>,
+    /// What the store knows about everything that the batch submits or ends.
+    known: accept::Known,
     /// Slots by key with those who hold them, this transaction's changes included.
     slots: HashMap<String, BTreeSet<RunId>>,
     /// Shared budgets by key, this transaction's changes included.
@@ -174,9 +170,35 @@ impl<'a> Round<'a> {
             effects: Vec::new(),
             writes: Writes::default(),
             faults: Vec::new(),
+            refused: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            known: accept::Known::default(),
             slots: HashMap::new(),
             budgets: HashMap::new(),
         })
+    }
+
+    /// Decides the whole batch, and what is due.
+    async fn decide_all(&mut self, batch: &[&Request], due: bool, named: &BTreeSet<RunId>) -> Result<Vec<Answered>, StoreError> {
+        // Locked before anything else, and before the clock is read.
+        if named.is_empty() {
+            self.now = self.tx.now().await?;
+        } else {
+            self.know(named.iter().copied()).await?;
+        }
+        hopyard_runtime::failpoint!("scheduler.runs.locked");
+        self.gather(batch).await?;
+        let mut answers = Vec::with_capacity(batch.len());
+        for request in batch {
+            let answer = self.apply(request).await?;
+            answers.push(Answered { answer, faults: std::mem::take(&mut self.faults) });
+        }
+        if due {
+            self.look_at_clock().await?;
+            hopyard_runtime::failpoint!("scheduler.timers.looked");
+        }
+        hopyard_runtime::failpoint!("scheduler.inputs.decided");
+        Ok(answers)
     }
 
     /// Locks and loads the runs that are not loaded yet, in order of id, and reads the clock after that: whoever had one of
@@ -186,11 +208,28 @@ impl<'a> Round<'a> {
         if unknown.is_empty() {
             return Ok(());
         }
-        for state in self.tx.load(&unknown.into_iter().collect::<Vec<_>>()).await? {
+        let found = self.tx.load(&unknown.iter().copied().collect::<Vec<_>>()).await;
+        for state in found.inspect_err(|_| self.refused = unknown)? {
             self.states.insert(state.run.id, Loaded { before: Some(state.clone()), after: state, events: Vec::new() });
         }
         self.now = self.tx.now().await?;
         Ok(())
+    }
+
+    /// Reads the runs that are not loaded, as they are committed, and locks none of them.
+    async fn see(&mut self, ids: impl IntoIterator<Item = RunId>) -> Result<(), StoreError> {
+        let new = |id: &RunId| !self.states.contains_key(id) && !self.seen.contains_key(id);
+        let unseen: BTreeSet<RunId> = ids.into_iter().filter(new).collect();
+        if !unseen.is_empty() {
+            let found = self.tx.look(&unseen.into_iter().collect::<Vec<_>>()).await?;
+            self.seen.extend(found.into_iter().map(|state| (state.run.id, state)));
+        }
+        Ok(())
+    }
+
+    /// A run as this transaction has it, or else as it was seen.
+    fn seen(&self, id: RunId) -> Option<&RunState> {
+        self.state(id).or_else(|| self.seen.get(&id))
     }
 
     fn state(&self, id: RunId) -> Option<&RunState> {

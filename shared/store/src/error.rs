@@ -6,7 +6,10 @@ pub enum Error {
     /// The engine cannot be reached, or was lost before or during the operation; a commit may have happened.
     #[error("the store is not available: {0}")]
     Unavailable(String),
-    /// The engine asked for the transaction to be tried again: deadlock, serialisation, lock timeout.
+    /// Another transaction has a lock that this one needs, and it does not wait for it, or no longer.
+    #[error("another transaction has what is needed: {0}")]
+    Busy(String),
+    /// The engine asked for the transaction to be tried again: deadlock, serialisation.
     #[error("the transaction has to be tried again: {0}")]
     Retry(String),
     /// Another scheduler holds the single-writer lock of an embedded store.
@@ -26,6 +29,6 @@ pub enum Error {
 impl Error {
     /// Whether the same operation may succeed later without anybody's help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Retry(_))
+        matches!(self, Self::Unavailable(_) | Self::Busy(_) | Self::Retry(_))
     }
 }

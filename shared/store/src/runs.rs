@@ -1,7 +1,8 @@
 //! Owner `runs`: the scheduler's data, written in group-commit transactions around pure decisions.
 //!
-//! A transaction runs in one order everywhere, so that none waits for another in a circle: lock run rows by id (claims
-//! skip locked ones), then keys, then slots by key, then budgets by key, then write.
+//! A transaction runs in one order everywhere, so that none waits for another in a circle: lock run rows by id (claims skip
+//! locked ones; whoever needs further ones later does not wait for them), then keys, then tombstones, then slots by key, then
+//! budgets by key, then write.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -61,8 +62,13 @@ pub trait RunTx: Send {
     /// stored high-water mark), truncated to microseconds.
     async fn now(&mut self) -> Result<DateTime<Utc>>;
 
-    /// Locks the run rows in order of id and loads whole states; unknown ids are absent from the answer.
+    /// Locks the run rows in order of id and loads whole states; unknown ids are absent from the answer. A transaction that holds
+    /// a lock already waits for none: where another one has a row, it fails with [`Busy`](crate::Error::Busy).
     async fn load(&mut self, ids: &[RunId]) -> Result<Vec<RunState>>;
+
+    /// Whole states as they are committed, in order of id, and locks none: for what is only told. Steps and attempts of one may
+    /// be younger than its row.
+    async fn look(&mut self, ids: &[RunId]) -> Result<Vec<RunState>>;
 
     /// Steps that the executor may claim, best first: priority (high first), then their place in the queue (`queued_at`), then run id and step.
     /// Their run rows are locked (PostgreSQL: FOR UPDATE SKIP LOCKED). A run whose slot is taken by others does not appear;
@@ -80,8 +86,9 @@ pub trait RunTx: Send {
     /// (PostgreSQL: advisory transaction locks in sorted order).
     async fn keys(&mut self, keys: &[(Name, String)]) -> Result<HashMap<(Name, String), KeyRow>>;
 
-    /// Kill requests that came before their runs.
-    async fn tombstones(&mut self, ids: &[RunId]) -> Result<HashMap<RunId, Kill>>;
+    /// Kill requests that came before their runs. `adds`: the transaction may write some; then it is alone with those that ask for
+    /// them (PostgreSQL: an advisory lock, shared otherwise).
+    async fn tombstones(&mut self, ids: &[RunId], adds: bool) -> Result<HashMap<RunId, Kill>>;
 
     /// The run that goes by another id as well.
     async fn alias(&mut self, id: RunId) -> Result<Option<RunId>>;

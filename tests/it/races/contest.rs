@@ -10,6 +10,7 @@ use super::outcome::{Outcome, Records, end, same_but_repeated};
 use super::plant::Plant;
 use super::scene::{Ask, Move, Scene};
 use super::stage::{Doing, Point, Stage};
+use super::store::StagedStore;
 use super::world::World;
 
 /// Two moves in a world.
@@ -133,10 +134,21 @@ async fn come_back(bench: &Bench, pair: Pair, runs: &mut [Run<'_>]) -> Result<()
 
 /// The first is held, then the second; then the first goes on to its end, and the second. Says whether both were held.
 async fn once<'a>(bench: &Bench, pair: Pair, first: usize, schedule: Schedule, plant: Plant, scene: &'a Scene) -> (bool, Run<'a>) {
-    let asks = asks(scene, pair);
     let stages = [0, 1].map(|who| Arc::new(Stage::new(schedule[usize::from(who != first)])));
     let stores = [0, 1].map(|who| bench.staged(who, stages[who].clone(), plant, scene));
-    let [one, other] = [&*stages[first], &*stages[1 - first]];
+    let told = meet(bench, &stores, &asks(scene, pair), first).await.map(|told| told.map(|told| vec![told]));
+    let held = stages[first].was_held() && (schedule[1].is_none() || stages[1 - first].was_held());
+    (held, Run { scene, held: Some((first, schedule)), told })
+}
+
+/// What two that have locked their first runs are told, whatever runs of the other's they want then.
+pub async fn cross(bench: &Bench, scene: &Scene, asks: &[Ask; 2]) -> Result<[Told; 2], String> {
+    let stores = [0, 1].map(|who| bench.staged(who, Arc::new(Stage::new(Some(Point::Locked))), Plant::Nothing, scene));
+    meet(bench, &stores, asks, 0).await
+}
+
+async fn meet(bench: &Bench, stores: &[StagedStore; 2], asks: &[Ask; 2], first: usize) -> Result<[Told; 2], String> {
+    let [one, other] = [&*stores[first].stage, &*stores[1 - first].stage];
     let other_may_begin = Notify::new();
     let contestant = async |who: usize| {
         if who != first {
@@ -155,8 +167,7 @@ async fn once<'a>(bench: &Bench, pair: Pair, first: usize, schedule: Schedule, p
         other.let_go();
     };
     let (told, their_told, ()) = tokio::join!(contestant(0), contestant(1), direct);
-    let told = told.and_then(|told| their_told.map(|theirs| [vec![told], vec![theirs]]));
-    (one.was_held() && (schedule[1].is_none() || other.was_held()), Run { scene, held: Some((first, schedule)), told })
+    Ok([told?, their_told?])
 }
 
 /// Whether each race ended as one of the first two did, which were none; then everything is ended.

@@ -43,7 +43,7 @@ impl Records {
         let mut tx = bench.schedulers[0].begin().await.unwrap();
         let states = tx.load(&runs).await.unwrap();
         let keys = tx.keys(&keys).await.unwrap();
-        let buried = tx.tombstones(&runs).await.unwrap();
+        let buried = tx.tombstones(&runs, false).await.unwrap();
         let workspaces = tx.workspaces(&places).await.unwrap();
         let mut aliases = HashMap::new();
         for id in scenes.iter().map(|scene| scene.runs[1]) {

@@ -166,7 +166,8 @@ impl Scene {
             })
             .into(),
             Move::Workspaces => {
-                Request::Workspaces(WorkspacesQuery { host: self.host.clone(), found: vec![format!("{}-g1", self.runs[0])] }).into()
+                let found = vec![format!("{}-g1", self.runs[0])];
+                Request::Workspaces(WorkspacesQuery { host: self.host.clone(), found, only_found: false }).into()
             }
             Move::Saved => reports(vec![Report::WorkspaceSaved(WorkspaceSaved {
                 attempt: self.lease().0,

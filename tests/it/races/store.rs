@@ -137,6 +137,10 @@ impl RunTx for StagedTx {
         Ok(states)
     }
 
+    async fn look(&mut self, ids: &[RunId]) -> Result<Vec<RunState>> {
+        self.tx().look(ids).await
+    }
+
     async fn candidates(&mut self, query: &ClaimQuery) -> Result<Vec<(RunId, Name)>> {
         let found = match self.plant() {
             Plant::TrustedCandidates => {
@@ -175,14 +179,14 @@ impl RunTx for StagedTx {
         self.tx().keys(keys).await
     }
 
-    async fn tombstones(&mut self, ids: &[RunId]) -> Result<HashMap<RunId, Kill>> {
+    async fn tombstones(&mut self, ids: &[RunId], adds: bool) -> Result<HashMap<RunId, Kill>> {
         if self.plant() == Plant::UngatedTombstones {
             let mut aside = self.store.aside().await?;
-            let found = aside.tombstones(ids).await?;
+            let found = aside.tombstones(ids, adds).await?;
             aside.commit().await?;
             return Ok(found);
         }
-        self.tx().tombstones(ids).await
+        self.tx().tombstones(ids, adds).await
     }
 
     async fn alias(&mut self, id: RunId) -> Result<Option<RunId>> {

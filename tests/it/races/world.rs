@@ -29,6 +29,8 @@ pub enum World {
     Queued,
     /// One runs, and whoever comes cancels it.
     Superseding,
+    /// Nothing has been accepted, and whoever comes cancels who came before.
+    Rivals,
     /// Two runs in two pools go on with one session's workspace.
     Session,
     /// A run that others wait for runs; its lease ran out.
@@ -51,6 +53,7 @@ impl World {
             Self::Contended => &[Claim, ClaimThere, Kill],
             Self::Queued => &[ClaimThere, Finished, Kill, KillOther, Expire],
             Self::Superseding => &[AcceptOther, Claim, Finished, Kill, Expire],
+            Self::Rivals => &[AcceptOther, Claim],
             Self::Session => &[Claim, ClaimThere, Kill],
             Self::Parent => &[AcceptChild, Finished, Kill, Expire],
             Self::Family => &[Finished, Kill, KillOther, Expire],
@@ -65,7 +68,7 @@ impl World {
 
     /// Whether every run that is named in it is there.
     pub fn has_its_runs(self) -> bool {
-        !matches!(self, Self::Open | Self::Unborn)
+        !matches!(self, Self::Open | Self::Unborn | Self::Rivals)
     }
 
     /// Whether both contestants are one executor: others may not claim what is bound to it.
@@ -79,7 +82,7 @@ impl World {
             Self::Wide => ("wide", json!({})),
             Self::Running => ("limited", json!({})),
             Self::Contended | Self::Queued => ("queue", json!({})),
-            Self::Superseding => ("cancel_older", json!({})),
+            Self::Superseding | Self::Rivals => ("cancel_older", json!({})),
             Self::Session => ("session", json!({"session": "nightly"})),
             _ => ("single", json!({})),
         }
@@ -95,14 +98,14 @@ impl World {
         }
         // The run of a session that goes before the others leaves its workspace.
         let first = if self == Self::Session { 2 } else { 0 };
-        if self != Self::Unborn {
+        if !matches!(self, Self::Unborn | Self::Rivals) {
             all(bench, &scenes, |scene| scene.accept(scene.runs[first], scene.keyed())).await;
         }
         if matches!(self, Self::Contended | Self::Queued) {
             all(bench, &scenes, |scene| scene.accept(scene.runs[1], json!({}))).await;
         }
         match self {
-            Self::Open | Self::Scheduled | Self::Unborn | Self::Contended => {}
+            Self::Open | Self::Scheduled | Self::Unborn | Self::Rivals | Self::Contended => {}
             Self::Queued => lease(bench, &mut scenes, 1).await,
             Self::Wide => {
                 // The first step stays leased; the second fails and waits.

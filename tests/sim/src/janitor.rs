@@ -80,13 +80,11 @@ impl Janitor {
         };
         let mut names: BTreeSet<String> = disk.keys().cloned().collect();
         names.extend(only.into_iter().flatten().cloned());
-        let mut reply = self.ask(names.into_iter().collect()).await?;
-        if only.is_none() && !reply.missing.is_empty() {
-            let missing: Vec<String> = std::mem::take(&mut reply.missing).into_iter().filter(|id| !disk.contains_key(id)).collect();
-            if !missing.is_empty() {
-                let more = self.ask(missing).await?;
-                reply.reclaimable.extend(more.reclaimable);
-            }
+        let mut reply = self.ask(names.into_iter().collect(), only.is_some()).await?;
+        let missing: Vec<String> = std::mem::take(&mut reply.missing).into_iter().filter(|id| !disk.contains_key(id)).collect();
+        if !missing.is_empty() {
+            let more = self.ask(missing, true).await?;
+            reply.reclaimable.extend(more.reclaimable);
         }
         if world.has(Bug::NeverDeletes) {
             return Some(BTreeSet::new());
@@ -109,8 +107,8 @@ impl Janitor {
         Some(failed)
     }
 
-    async fn ask(&self, found: Vec<String>) -> Option<WorkspacesReply> {
-        let query = WorkspacesQuery { host: self.host().name.clone(), found };
+    async fn ask(&self, found: Vec<String>, only_found: bool) -> Option<WorkspacesReply> {
+        let query = WorkspacesQuery { host: self.host().name.clone(), found, only_found };
         match self.world.bus.call(self.process, Request::Workspaces(query)).await {
             Ok(Answer::Workspaces(reply)) => Some(reply),
             _ => None,
@@ -165,7 +163,7 @@ impl Janitor {
             return Some(());
         }
         for _ in 0..CONFIRM.0 {
-            let reply = self.ask(vec![order.id.clone()]).await?;
+            let reply = self.ask(vec![order.id.clone()], true).await?;
             let open = reply.reclaimable.iter().find(|open| open.id == order.id)?;
             if !awaited.iter().any(|attempt| open.lost.contains(attempt)) {
                 return Some(());

@@ -23,7 +23,7 @@ impl<S: Scheduler> Sweeper<S> {
         let run = |id: &str| id.split_once('.').map(|(run, _)| run.to_owned());
         let names: BTreeSet<String> =
             old.iter().filter_map(|s| run(&s.id)).flat_map(|run| (1..=GENERATIONS).map(move |k| format!("{run}-g{k}"))).collect();
-        let reply = self.scheduler.workspaces(names.into_iter().filter(|name| run_of(name).is_some()).collect()).await?;
+        let reply = self.scheduler.workspaces(names.into_iter().filter(|name| run_of(name).is_some()).collect(), true).await?;
         for spool in old {
             let Some(run) = run(&spool.id).filter(|run| run_of(&format!("{run}-g1")).is_some()) else { continue };
             let kept = reply.keep.iter().any(|id| id.starts_with(&format!("{run}-g")));

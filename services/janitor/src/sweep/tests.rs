@@ -32,10 +32,10 @@ struct State {
 
 #[async_trait]
 impl Scheduler for Script {
-    async fn workspaces(&self, found: Vec<String>) -> anyhow::Result<WorkspacesReply> {
+    async fn workspaces(&self, found: Vec<String>, only_found: bool) -> anyhow::Result<WorkspacesReply> {
         let state = self.0.lock().unwrap();
         anyhow::ensure!(!state.away, "no scheduler listens");
-        let missing = state.here.iter().filter(|id| !found.contains(id)).cloned().collect();
+        let missing = state.here.iter().filter(|id| !only_found && !found.contains(id)).cloned().collect();
         let mut reply = WorkspacesReply { reclaimable: Vec::new(), keep: Vec::new(), unknown: Vec::new(), missing };
         for id in found {
             match state.reclaimable.get(&id) {

@@ -12,54 +12,68 @@ use hopyard_store::runs::{KeyRow, OutboxMessage, RunTx};
 
 use super::Round;
 use crate::decide::{Birth, Input, KillAsk, birth};
+use crate::request::Request;
 
 impl Round<'_> {
     pub(super) async fn on_accept(&mut self, accept: &Accept) -> Result<AcceptReply, StoreError> {
-        let news: Vec<(&Name, &NewRun)> = accept
-            .submissions
-            .iter()
-            .flat_map(|s| s.items.iter().map(move |item| (&s.namespace, item)))
-            .filter_map(|(ns, item)| if let SubmissionItem::Run(new) = item { Some((ns, &**new)) } else { None })
-            .collect();
-        let mut known = Known::gather(self.tx.as_mut(), &news).await?;
-        // Keys that this transaction has made already.
-        for (namespace, key, row) in &self.writes.keys {
-            known.keys.insert((namespace.clone(), key.clone()), row.clone());
-        }
-        // So are cancels that came before their runs, in the very same batch.
-        known.tombstones.extend(self.writes.tombstones.iter().cloned());
         if self.desk.budgets.reject() {
             let url = |new: &NewRun| new.request.repo.as_ref().map(|repo| repo.url.clone());
             let shared =
                 |(namespace, new): &(&Name, &NewRun)| self.desk.budgets.of(namespace, &new.workflow, url(new).as_deref(), self.now);
-            let shared: Vec<_> = news.iter().flat_map(shared).collect();
+            let shared: Vec<_> = news(accept).collect::<Vec<_>>().iter().flat_map(shared).collect();
             self.lock_budgets(shared).await?;
         }
+        let mut known = std::mem::take(&mut self.known);
         let mut reply = AcceptReply { submissions: Vec::with_capacity(accept.submissions.len()) };
         for submission in &accept.submissions {
             reply.submissions.push(self.one_submission(&mut known, submission).await?);
         }
+        self.known = known;
         Ok(reply)
+    }
+
+    /// Asks for everything that a batch submits or ends at once: keys are locked after the runs and before slots, whatever the
+    /// order of the requests.
+    pub(super) async fn gather(&mut self, batch: &[&Request]) -> Result<(), StoreError> {
+        let mut submitted: Vec<(&Name, &NewRun)> = Vec::new();
+        let mut unknown: Vec<RunId> = Vec::new();
+        for request in batch {
+            match request {
+                Request::Accept(accept) => submitted.extend(news(accept)),
+                Request::Kill(ask) if self.state(ask.run).is_none() => unknown.push(ask.run),
+                _ => {}
+            }
+        }
+        self.known = Known::gather(self.tx.as_mut(), &submitted, &unknown).await?;
+        Ok(())
     }
 }
 
-/// What the store knows about everything that the submissions name.
-struct Known {
+/// Runs that are submitted, with their namespaces.
+fn news(accept: &Accept) -> impl Iterator<Item = (&Name, &NewRun)> {
+    let items = accept.submissions.iter().flat_map(|s| s.items.iter().map(move |item| (&s.namespace, item)));
+    items.filter_map(|(ns, item)| if let SubmissionItem::Run(new) = item { Some((ns, &**new)) } else { None })
+}
+
+/// What the store knows about everything that is submitted, and about cancels of runs that are not there; what the transaction
+/// adds to it is in it as well.
+#[derive(Default)]
+pub(super) struct Known {
     keys: HashMap<(Name, String), KeyRow>,
     plans: HashMap<String, std::sync::Arc<hopyard_contract::plan::Plan>>,
     parents: HashMap<RunId, hopyard_contract::status::RunStatus>,
-    tombstones: HashMap<RunId, hopyard_contract::run::Kill>,
+    pub(super) tombstones: HashMap<RunId, hopyard_contract::run::Kill>,
 }
 
 impl Known {
-    async fn gather(tx: &mut dyn RunTx, news: &[(&Name, &NewRun)]) -> Result<Self, StoreError> {
+    async fn gather(tx: &mut dyn RunTx, news: &[(&Name, &NewRun)], unknown: &[RunId]) -> Result<Self, StoreError> {
         let mut keys: Vec<(Name, String)> =
             news.iter().filter_map(|(ns, new)| new.request.idempotency_key.clone().map(|key| ((*ns).clone(), key))).collect();
         keys.sort();
         keys.dedup();
         let hashes: HashSet<&str> = news.iter().map(|(_, new)| new.plan_hash.as_str()).collect();
         let hashes: Vec<String> = hashes.into_iter().map(str::to_owned).collect();
-        let ids: Vec<RunId> = news.iter().map(|(_, new)| new.run_id).collect();
+        let ids: Vec<RunId> = news.iter().map(|(_, new)| new.run_id).chain(unknown.iter().copied()).collect();
         let mut parents = HashMap::new();
         let namespaces: HashSet<&Name> = news.iter().map(|(ns, _)| *ns).collect();
         for namespace in namespaces {
@@ -73,7 +87,7 @@ impl Known {
             keys: if keys.is_empty() { HashMap::new() } else { tx.keys(&keys).await? },
             plans: if hashes.is_empty() { HashMap::new() } else { tx.plans(&hashes).await? },
             parents,
-            tombstones: if ids.is_empty() { HashMap::new() } else { tx.tombstones(&ids).await? },
+            tombstones: if ids.is_empty() { HashMap::new() } else { tx.tombstones(&ids, !unknown.is_empty()).await? },
         })
     }
 }

@@ -138,9 +138,9 @@ impl Round<'_> {
             }
             Some(_) => Ok(KillReply::Unknown),
             None if self.now.timestamp_millis() - ask.run.unix_millis() < TOMBSTONE_WINDOW_MS => {
-                let known = self.tx.tombstones(&[ask.run]).await?;
-                if !known.contains_key(&ask.run) {
+                if !self.known.tombstones.contains_key(&ask.run) {
                     let kill = Kill { at: self.now, by: ask.by.clone(), reason: ask.reason.clone(), force: ask.force, failure: None };
+                    self.known.tombstones.insert(ask.run, kill.clone());
                     self.writes.tombstones.push((ask.run, kill));
                 }
                 Ok(KillReply::Tombstone)

@@ -198,15 +198,18 @@ impl Round<'_> {
                 }
             }
         }
-        reply.missing = self.missing(query).await?;
+        if !query.only_found {
+            reply.missing = self.missing(query).await?;
+        }
         Ok(reply)
     }
 
-    /// A workspace goes only when nothing of the run lives in it and its work is kept.
+    /// A workspace goes only when nothing of the run lives in it and its work is kept. One that may go is never lived in again,
+    /// so that committed data is enough.
     async fn reclaim_order(&mut self, row: &WorkspaceRow) -> Result<Option<ReclaimOrder>, StoreError> {
         let Ok(id) = row.id.parse::<WorkspaceId>() else { return Ok(None) };
-        self.know([id.run]).await?;
-        let Some(state) = self.state(id.run) else { return Ok(None) };
+        self.see([id.run]).await?;
+        let Some(state) = self.seen(id.run) else { return Ok(None) };
         let in_it = |a: &&Attempt| a.generation == id.generation && state.variant_of(a.step.as_str()) == id.variant.as_ref();
         let ours = || state.attempts.iter().filter(in_it);
         if ours().any(|a| !a.status.is_final()) {

@@ -21,10 +21,10 @@ impl Round<'_> {
             let listed = self.desk.store.workspaces(Some(&query.host), status, LOOK_AT).await?;
             rows.extend(listed.into_iter().filter(|row| !found.contains(row.id.as_str()) && was_made(row)));
         }
-        self.know(rows.iter().filter(|row| is_active(row)).map(|row| row.run_id)).await?;
+        self.see(rows.iter().filter(|row| is_active(row)).map(|row| row.run_id)).await?;
         Ok(rows
             .into_iter()
-            .filter(|row| !is_active(row) || self.state(row.run_id).is_some_and(|s| !is_lived_in(row, s)))
+            .filter(|row| !is_active(row) || self.seen(row.run_id).is_some_and(|s| !is_lived_in(row, s)))
             .map(|row| row.id)
             .collect())
     }

@@ -30,7 +30,6 @@ impl Round<'_> {
         if row.executor != claim.executor && self.goes_on(&row.executor, &claim.pool, may_judge) {
             return Ok(Session::At(row.executor));
         }
-        // It has ended, so that hardly anybody else has it locked; should two wait in a circle, one is tried again.
         self.know([row.run_id]).await?;
         let work = self.state(row.run_id).and_then(|earlier| earlier.run.kept_work());
         Ok(Session::Continues(Box::new(row), work))

@@ -13,9 +13,8 @@ use crate::decide::{Input, KillAsk};
 impl Round<'_> {
     /// Ends what the runs in `born` supersede; they were made by this transaction, in this order.
     ///
-    /// The older runs are found by key and therefore locked after the slots, which is against the usual order: on
-    /// PostgreSQL a claim of one of them may wait in a circle with this transaction. The engine then ends one of the two
-    /// with an error that is tried again.
+    /// The older runs are found by key and therefore locked after the slots; where another transaction has one of them, this
+    /// one begins anew and locks it first.
     pub(super) async fn supersede(&mut self, born: &[RunId]) -> Result<(), StoreError> {
         let keys = born.iter().filter_map(|id| self.state(*id)).filter_map(cancelling_key).map(str::to_owned);
         let keys: Vec<String> = keys.collect::<BTreeSet<_>>().into_iter().collect();

@@ -210,7 +210,8 @@ async fn work_of_a_lost_attempt_is_kept_even_if_its_start_was_never_heard() {
         "usage": {"cost_microusd": 0, "tokens": {}, "turns": 0, "tool_calls": 0}, "log_bytes": 0});
     let report = Report::Finished(serde_json::from_value(lost).unwrap());
     let reports = Request::Reports(Reports { v: 1, from: Name::literal("e1"), reports: vec![report] });
-    let workspaces = Request::Workspaces(WorkspacesQuery { host: Name::literal("h1"), found: vec![format!("{run}-g1")] });
+    let found = vec![format!("{run}-g1")];
+    let workspaces = Request::Workspaces(WorkspacesQuery { host: Name::literal("h1"), found, only_found: false });
     let committed = transact(&bench.desk(&decide), &[&reports, &kill(run), &workspaces], false, Vec::new()).await.unwrap();
     let attempt = bench.state(run).await.attempts.remove(0);
     assert_eq!((attempt.status, attempt.started_at), (AttemptStatus::Lost, None));

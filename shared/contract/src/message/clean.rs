@@ -12,6 +12,9 @@ pub struct WorkspacesQuery {
     pub host: Name,
     /// Workspaces on its disk, as `<run>-g<k>`.
     pub found: Vec<String>,
+    /// Whether only those are asked about, and `missing` stays empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_found: bool,
 }
 
 /// Answer to `workspaces`.

@@ -51,6 +51,7 @@ pub async fn run_all(url: &str) {
     session::a_failed_transaction_is_not_committed(&one).await;
     session::a_newer_schema_is_refused_once_something_was_taken_away(&one).await;
     locks::claims_of_two_schedulers_share_no_run(&one, &two).await;
+    locks::who_holds_a_lock_waits_for_no_run(&one, &two).await;
     locks::a_taken_slot_hides_a_run_and_no_other(&one).await;
     locks::ends_of_the_same_runs_in_any_order_do_not_deadlock(&one).await;
     locks::runs_that_poke_each_other_do_not_deadlock(&one, &two).await;

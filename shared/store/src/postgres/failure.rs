@@ -23,9 +23,10 @@ pub(super) fn failure(error: sqlx::Error) -> Error {
 
 fn by_state(code: &str, text: String) -> Error {
     match code {
-        // Serialisation, deadlock, lock timeout, full lock table; and a key that another transaction inserted after it was
+        "55P03" => Error::Busy(text),
+        // Serialisation, deadlock, full lock table; and a key that another transaction inserted after it was
         // looked for: the next try finds it.
-        "40001" | "40P01" | "40003" | "55P03" | "53200" | "23505" => Error::Retry(text),
+        "40001" | "40P01" | "40003" | "53200" | "23505" => Error::Retry(text),
         // Statement timeout, idle transaction ended, read-only standby, server that starts or stops.
         "57014" | "25P03" | "25006" => Error::Unavailable(text),
         "42P01" | "42703" | "3F000" | "42883" => Error::Schema(text),
@@ -53,6 +54,7 @@ mod tests {
         assert!(matches!(by_state("P0001", String::new()), Error::Refused(_)));
         assert!(matches!(by_state("3F000", String::new()), Error::Schema(_)));
         assert!(matches!(by_state("40P01", String::new()), Error::Retry(_)));
+        assert!(matches!(by_state("55P03", String::new()), Error::Busy(_)));
         assert!(matches!(by_state("57P03", String::new()), Error::Unavailable(_)));
         assert!(matches!(failure(sqlx::Error::PoolTimedOut), Error::Unavailable(_)));
     }

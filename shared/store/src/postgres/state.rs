@@ -19,6 +19,10 @@ use crate::{Error, Result};
 
 /// Locks in the order of id, whatever order the plan reads in.
 pub(super) const LOCK_RUNS: &str = "SELECT id, data::text FROM hopyard_runs.runs WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
+/// Waits for nobody.
+pub(super) const LOCK_FREE_RUNS: &str =
+    "SELECT id, data::text FROM hopyard_runs.runs WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE NOWAIT";
+pub(super) const RUNS: &str = "SELECT id, data::text FROM hopyard_runs.runs WHERE id = ANY($1) ORDER BY id";
 /// Steps, attempts and due rows of runs in one round trip; a statement of its own, so that its snapshot is younger than the locks.
 pub(super) const PARTS: &str = "SELECT 0 AS part, run_id, '' AS step, idx::bigint AS n, NULL::timestamptz AS at, data::text AS data \
      FROM hopyard_runs.steps WHERE run_id = ANY($1) \

@@ -65,13 +65,15 @@ pub(super) struct RunTransaction {
     plans: Arc<Plans>,
     /// What is known of the runs that were loaded.
     seen: HashMap<Uuid, Seen>,
+    /// Whether it may hold a lock: then it must not wait for a run.
+    holds: bool,
     /// COMMIT of a failed transaction is a rollback that reports success.
     failed: bool,
 }
 
 impl RunTransaction {
     pub(super) fn new(tx: Tx, plans: Arc<Plans>) -> Self {
-        Self { tx, plans, seen: HashMap::new(), failed: false }
+        Self { tx, plans, seen: HashMap::new(), holds: false, failed: false }
     }
 
     fn note<T>(&mut self, result: Result<T>) -> Result<T> {
@@ -79,10 +81,15 @@ impl RunTransaction {
         result
     }
 
-    async fn locked(&mut self, ids: &[RunId]) -> Result<Vec<RunState>> {
-        let found: Vec<(Uuid, String)> = select(state::LOCK_RUNS).bind(uuids(ids)).fetch_all(&mut *self.tx).await.map_err(failure)?;
+    async fn states(&mut self, runs: &'static str, ids: &[RunId]) -> Result<(Vec<RunState>, HashMap<Uuid, i64>)> {
+        let found: Vec<(Uuid, String)> = select(runs).bind(uuids(ids)).fetch_all(&mut *self.tx).await.map_err(failure)?;
         let runs = found.into_iter().map(|(id, data)| json::<Run>(&data, "run", id)).collect::<Result<_>>()?;
-        let (states, pokes) = state::states(&mut self.tx, &self.plans, runs).await?;
+        state::states(&mut self.tx, &self.plans, runs).await
+    }
+
+    async fn locked(&mut self, ids: &[RunId]) -> Result<Vec<RunState>> {
+        let lock = if std::mem::replace(&mut self.holds, true) { state::LOCK_FREE_RUNS } else { state::LOCK_RUNS };
+        let (states, pokes) = self.states(lock, ids).await?;
         for state in &states {
             let id = state.run.id.as_uuid();
             let poke = pokes.get(&id).copied();
@@ -135,12 +142,13 @@ async fn keys(connection: &mut PgConnection, keys: &[(Name, String)]) -> Result<
         .collect()
 }
 
-async fn tombstones(connection: &mut PgConnection, ids: &[RunId]) -> Result<HashMap<RunId, Kill>> {
+async fn tombstones(connection: &mut PgConnection, ids: &[RunId], adds: bool) -> Result<HashMap<RunId, Kill>> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
     // Whoever writes a tombstone waits until the runs of everyone who looked for one are committed, and then sees them.
-    statement(TOMBSTONE_GATE).execute(&mut *connection).await.map_err(failure)?;
+    let gate = if adds { write::TOMBSTONE_GATE } else { TOMBSTONE_GATE };
+    statement(gate).execute(&mut *connection).await.map_err(failure)?;
     let found: Vec<(Uuid, String)> = select(TOMBSTONES).bind(uuids(ids)).fetch_all(connection).await.map_err(failure)?;
     found.into_iter().map(|(id, data)| Ok((RunId::from_uuid(id), json(&data, "tombstone of run", id)?))).collect()
 }
@@ -185,12 +193,19 @@ impl RunTx for RunTransaction {
         self.note(states)
     }
 
+    async fn look(&mut self, ids: &[RunId]) -> Result<Vec<RunState>> {
+        let states = self.states(state::RUNS, ids).await.map(|(states, _)| states);
+        self.note(states)
+    }
+
     async fn candidates(&mut self, query: &ClaimQuery) -> Result<Vec<(RunId, Name)>> {
+        self.holds = true;
         let found = candidates(&mut self.tx, query).await;
         self.note(found)
     }
 
     async fn due(&mut self, now: DateTime<Utc>, limit: u32) -> Result<Vec<RunId>> {
+        self.holds = true;
         let found = due(&mut self.tx, now, limit).await;
         self.note(found)
     }
@@ -201,12 +216,14 @@ impl RunTx for RunTransaction {
     }
 
     async fn keys(&mut self, asked: &[(Name, String)]) -> Result<HashMap<(Name, String), KeyRow>> {
+        self.holds = true;
         let found = keys(&mut self.tx, asked).await;
         self.note(found)
     }
 
-    async fn tombstones(&mut self, ids: &[RunId]) -> Result<HashMap<RunId, Kill>> {
-        let found = tombstones(&mut self.tx, ids).await;
+    async fn tombstones(&mut self, ids: &[RunId], adds: bool) -> Result<HashMap<RunId, Kill>> {
+        self.holds = true;
+        let found = tombstones(&mut self.tx, ids, adds).await;
         self.note(found)
     }
 
@@ -221,16 +238,19 @@ impl RunTx for RunTransaction {
     }
 
     async fn slot_holders(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+        self.holds = true;
         let found = slot_holders(&mut self.tx, keys).await;
         self.note(found)
     }
 
     async fn slot_members(&mut self, keys: &[String]) -> Result<HashMap<String, Vec<RunId>>> {
+        self.holds = true;
         let found = slot_members(&mut self.tx, keys).await;
         self.note(found)
     }
 
     async fn budgets(&mut self, keys: &[String]) -> Result<HashMap<String, Spent>> {
+        self.holds = true;
         let found = budgets(&mut self.tx, keys).await;
         self.note(found)
     }

@@ -20,7 +20,7 @@ use super::{failure, scalar, statement};
 use crate::runs::{ExecutorRow, KeyRow, RunWrite, Writes};
 use crate::{Error, Result};
 
-const TOMBSTONE_GATE: &str = "SELECT pg_advisory_xact_lock(hashtextextended('hopyard.gate.tombstones', 0))";
+pub(super) const TOMBSTONE_GATE: &str = "SELECT pg_advisory_xact_lock(hashtextextended('hopyard.gate.tombstones', 0))";
 const KNOWN_RUN: &str = "SELECT id FROM hopyard_runs.runs WHERE id = ANY($1) \
      UNION ALL SELECT id FROM hopyard_runs.aliases WHERE id = ANY($1) LIMIT 1";
 const ALIASES: &str = "INSERT INTO hopyard_runs.aliases (id, run_id) SELECT id, run_id FROM unnest($1::uuid[], $2::uuid[]) AS n(id, run_id) \

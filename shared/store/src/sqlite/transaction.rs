@@ -121,6 +121,10 @@ impl RunTx for Transaction {
         Ok(found)
     }
 
+    async fn look(&mut self, ids: &[RunId]) -> Result<Vec<RunState>> {
+        self.load(ids).await
+    }
+
     async fn candidates(&mut self, query: &ClaimQuery) -> Result<Vec<(RunId, Name)>> {
         let rows: Vec<(Uuid, String)> =
             rows(&self.connection, CANDIDATES, params![query.pool.as_str(), query.executor.as_str(), micros(query.now), query.limit])?;
@@ -146,7 +150,7 @@ impl RunTx for Transaction {
             .collect()
     }
 
-    async fn tombstones(&mut self, ids: &[RunId]) -> Result<HashMap<RunId, Kill>> {
+    async fn tombstones(&mut self, ids: &[RunId], _: bool) -> Result<HashMap<RunId, Kill>> {
         let rows: Vec<(Uuid, String)> = rows(&self.connection, TOMBSTONES, params![id_list(ids)])?;
         rows.into_iter().map(|(id, data)| Ok((RunId::from_uuid(id), decode(format_args!("tombstone {id}"), &data)?))).collect()
     }

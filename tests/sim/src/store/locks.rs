@@ -90,9 +90,14 @@ impl Locks {
             return Taken::No(Error::Retry("two transactions wait for each other".to_owned()));
         }
         if now - since > PATIENCE {
-            return Taken::No(Error::Retry("a lock was not had in time".to_owned()));
+            return Taken::No(Error::Busy("a lock was not had in time".to_owned()));
         }
         Taken::NotYet
+    }
+
+    /// Whether a transaction has anything locked.
+    pub(super) fn holds(&self, tx: u64) -> bool {
+        self.open.get(&tx).is_some_and(|open| !open.held.is_empty())
     }
 
     /// Takes a lock that nobody else has, or leaves it (`SKIP LOCKED`).

@@ -1,6 +1,6 @@
 //! The simulated store's transaction: locks first, reads what is committed, writes in the instant of its commit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -77,6 +77,19 @@ impl Transaction {
         taken.await.inspect_err(|_| self.failed = true)
     }
 
+    /// Locks a run that nobody else has; this one holds a lock already, and waits for nobody.
+    fn lock_free(&mut self, run: RunId) -> Result<()> {
+        let mut inner = self.store.inner();
+        let now = inner.clock;
+        if inner.locks.try_take(self.id, &Lock::Run(run), now) {
+            return Ok(());
+        }
+        inner.count("lock_refused");
+        drop(inner);
+        self.failed = true;
+        Err(Error::Busy(format!("run {run}")))
+    }
+
     /// Reads what is committed, and what this transaction has written.
     fn see<T>(&mut self, read: impl FnOnce(&Tables, &Inner) -> T) -> T {
         let inner = self.store.inner();
@@ -134,9 +147,14 @@ impl RunTx for Transaction {
         ids.sort();
         ids.dedup();
         let unlocked = self.store.inner().bug == Some(Bug::ClaimWithoutRowLock);
+        let waits = !self.store.inner().locks.holds(self.id);
         for id in ids.iter().filter(|_| !unlocked) {
             if self.see(|tables, _| tables.runs.contains_key(id)) {
-                self.lock(Lock::Run(*id), false).await?;
+                if waits {
+                    self.lock(Lock::Run(*id), false).await?;
+                } else {
+                    self.lock_free(*id)?;
+                }
             }
         }
         let found: Vec<(RunState, Option<u64>)> = self.see(|tables, _| {
@@ -151,6 +169,12 @@ impl RunTx for Transaction {
             self.seen.entry(state.run.id).or_insert(*poke);
         }
         Ok(found.into_iter().map(|(state, _)| state).collect())
+    }
+
+    async fn look(&mut self, ids: &[RunId]) -> Result<Vec<RunState>> {
+        self.step().await?;
+        let ids: BTreeSet<RunId> = ids.iter().copied().collect();
+        self.see(|tables, _| ids.iter().filter_map(|id| tables.state(*id).transpose()).collect())
     }
 
     async fn candidates(&mut self, query: &ClaimQuery) -> Result<Vec<(RunId, Name)>> {
@@ -191,12 +215,12 @@ impl RunTx for Transaction {
         Ok(self.see(|tables, _| keys.iter().filter_map(|key| Some((key.clone(), tables.keys.get(key)?.clone()))).collect()))
     }
 
-    async fn tombstones(&mut self, ids: &[RunId]) -> Result<HashMap<RunId, Kill>> {
+    async fn tombstones(&mut self, ids: &[RunId], adds: bool) -> Result<HashMap<RunId, Kill>> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
         self.step().await?;
-        self.lock(Lock::Tombstones, true).await?;
+        self.lock(Lock::Tombstones, !adds).await?;
         Ok(self.see(|tables, _| ids.iter().filter_map(|id| Some((*id, tables.tombstones.get(id)?.1.clone()))).collect()))
     }
 

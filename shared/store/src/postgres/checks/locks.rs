@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use hopyard_contract::{Name, RunId};
 
 use super::sample::{Sample, begin, ended, meet, now, slot};
-use crate::Result;
 use crate::postgres::Postgres;
 use crate::runs::{ClaimQuery, KeyRow, RunWrite, Writes};
+use crate::{Error, Result};
 
 pub(super) async fn claims_of_two_schedulers_share_no_run(one: &Postgres, two: &Postgres) {
     let sample = Sample::new(one).await;
@@ -23,6 +23,23 @@ pub(super) async fn claims_of_two_schedulers_share_no_run(one: &Postgres, two: &
     // Their rows are locked by those who got them, so loading them waits for nobody.
     let ids: Vec<RunId> = right.iter().map(|(run, _)| *run).collect();
     assert_eq!(second.load(&ids).await.expect("claimed runs are loaded").len(), 4);
+}
+
+pub(super) async fn who_holds_a_lock_waits_for_no_run(one: &Postgres, two: &Postgres) {
+    let sample = Sample::new(one).await;
+    let at = now(one).await;
+    let runs: Vec<RunWrite> = (0..2).map(|_| sample.run(at)).collect();
+    let ids: Vec<RunId> = runs.iter().map(|write| write.run.id).collect();
+    sample.insert(one, runs).await;
+    let (mut first, mut second) = (begin(one).await, begin(two).await);
+    first.load(&ids[..1]).await.expect("the first run is loaded");
+    assert_eq!(second.look(&ids).await.expect("both are looked at").len(), 2, "whoever only looks waits for nobody");
+    second.load(&ids[1..]).await.expect("the second run is loaded");
+    // Who waited here would wait in a circle.
+    for refused in <[_; 2]>::from(tokio::join!(first.load(&ids[1..]), second.load(&ids[..1]))) {
+        let refused = refused.expect_err("the other transaction has the run");
+        assert!(matches!(refused, Error::Busy(_)), "{refused}");
+    }
 }
 
 pub(super) async fn a_taken_slot_hides_a_run_and_no_other(store: &Postgres) {

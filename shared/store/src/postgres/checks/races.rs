@@ -101,7 +101,7 @@ pub(super) async fn a_kill_that_comes_while_its_run_is_accepted_is_tried_again(o
     let tombstone = Writes { tombstones: vec![(id, kill)], ..Writes::default() };
 
     let mut accept = begin(one).await;
-    assert!(accept.tombstones(&[id]).await.expect("tombstones are read").is_empty());
+    assert!(accept.tombstones(&[id], false).await.expect("tombstones are read").is_empty());
     accept.write(&Writes { runs: vec![run], ..Writes::default() }).await.expect("the run is written");
     let mut killing = begin(two).await;
     assert!(killing.load(&[id]).await.expect("the run is looked up").is_empty(), "the run is not committed yet");
@@ -109,7 +109,7 @@ pub(super) async fn a_kill_that_comes_while_its_run_is_accepted_is_tried_again(o
     accepted.expect("the run is committed");
     assert!(matches!(killed, Err(Error::Retry(_))), "the kill has to look again: {killed:?}");
     drop(killing);
-    assert!(begin(one).await.tombstones(&[id]).await.expect("tombstones are read").is_empty(), "no tombstone is left beside a run");
+    assert!(begin(one).await.tombstones(&[id], false).await.expect("tombstones are read").is_empty(), "no tombstone is left beside a run");
 }
 
 pub(super) async fn a_run_accepted_twice_at_once_is_tried_again(one: &Postgres, two: &Postgres) {
