@@ -49,8 +49,17 @@ fn best_of(id: &str) -> Value {
     json!({"id": id, "best_of": {"check": "work", "variants": [{"name": "x", "agent": agent}, {"name": "y", "agent": agent}]}})
 }
 
+thread_local! {
+    /// Read once by each thread that worlds live in; what several threads counted references of would be slower.
+    static ALL: Vec<Workflow> = read();
+}
+
 /// All workflows.
 pub(crate) fn all() -> Vec<Workflow> {
+    ALL.with(Clone::clone)
+}
+
+fn read() -> Vec<Workflow> {
     let retry = json!({"max_attempts": 3, "backoff": {"initial": "300ms", "max": "2s"}});
     let documents = [
         json!({"name": "one", "steps": [step("a", &[])]}),
