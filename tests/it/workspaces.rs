@@ -1,6 +1,7 @@
 //! Workspaces: one per run, isolated, kept as a branch, a diff and a bundle in every end, and gone afterwards.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -157,4 +158,39 @@ async fn what_was_deleted_by_hand_leaves_no_trace() {
     harness.start_service("janitor-1").await;
     // Closing waits until git's own list is clean.
     harness.close().await;
+}
+
+/// Covers X6: the first run of a large repository writes its files, and those to come find them written.
+#[tokio::test]
+async fn later_runs_of_a_large_repository_find_their_files_written() {
+    let mut harness = Harness::start(Setup::default()).await;
+    let files: Vec<(String, String)> = (0..600).map(|n| (format!("part{}/{n}", n % 9), format!("{n}\n"))).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let repo = harness.repo(&[&files]);
+    let request = on_repo(
+        &repo,
+        json!([{ "id": "main", "shell": "test $(ls -R | grep -c '^[0-9]') = 600 && git status --short && echo new > new" }]),
+    );
+    let made = async |how: &str| harness.metric("executor-1", &format!("hopyard_workspaces_made_total{{how=\"{how}\"}}")).await;
+    let first = harness.submit(request.clone()).await;
+    harness.wait_completed(&first).await;
+    assert_eq!((made("plain").await, made("warm").await), (1.0, 0.0));
+    eventually("checkouts wait", || async {
+        let waiting = harness.hosts().iter().map(|host| warm_checkouts(host)).sum::<usize>();
+        holds(waiting == 2, format!("{waiting} wait"))
+    })
+    .await;
+    let second = harness.submit(request).await;
+    let state = harness.wait_completed(&second).await;
+    assert_eq!((made("plain").await, made("warm").await), (1.0, 1.0));
+    assert_eq!(harness.stdout(&second, "main").await, "", "nothing is there but what the commit has");
+    assert_eq!(state["result"]["files"], json!([{ "path": "new", "status": "added", "insertions": 1, "deletions": 0 }]));
+    harness.close().await;
+}
+
+/// Checkouts that wait on a host.
+fn warm_checkouts(host: &Path) -> usize {
+    let below = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let pools = below(host.join("mirrors")).filter(|path| path.extension().is_some_and(|end| end == "warm"));
+    pools.flat_map(below).filter(|path| path.is_dir()).count()
 }

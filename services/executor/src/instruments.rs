@@ -23,6 +23,12 @@ pub(crate) fn differences() -> &'static IntCounterVec {
     })
 }
 
+/// Workspaces that were made of a repository, by how: `warm` from a checkout that was made ahead, `plain` without one.
+pub(crate) fn workspaces() -> &'static IntCounterVec {
+    static CELL: OnceLock<IntCounterVec> = OnceLock::new();
+    CELL.get_or_init(|| counter("hopyard_workspaces_made_total", "Workspaces that were made of a repository, by how.", &["how"]))
+}
+
 /// Calls of models by provider and status of the answer; `none` when none came.
 pub(crate) fn model_calls() -> &'static IntCounterVec {
     static CELL: OnceLock<IntCounterVec> = OnceLock::new();

@@ -87,7 +87,7 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let live = Live::new(settings.slots);
     let nursery = Nursery::new(settings.program.clone(), ctx.tasks.clone());
     let reporter = Reporter::start(&ctx);
-    let workspaces = Workspaces::new(mirrors, &settings, ctx.bus.clone());
+    let workspaces = Workspaces::new(mirrors, &settings, ctx.bus.clone(), ctx.tasks.clone());
     let executor = Arc::new(Executor {
         settings,
         blobs,

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use hopyard_contract::Name;
 use hopyard_runtime::Config;
 use hopyard_runtime::config::environment;
-use hopyard_worktree::{Credential, Token};
+use hopyard_worktree::{Credential, Token, Warm};
 
 /// Settings of one executor.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     /// Spools of this executor, as `<run>.<step>.<attempt>`.
     pub(crate) spool: PathBuf,
     pub(crate) git: hopyard_worktree::Settings,
+    /// Checkouts that are made ahead.
+    pub(crate) warm: Warm,
 }
 
 impl Settings {
@@ -67,6 +69,7 @@ impl Settings {
             spool: data_dir.join("spool").join(id.as_str()),
             data_dir,
             git,
+            warm: Warm { trees: config.parsed("WARM", 2)?, bytes: config.parsed("WARM_BYTES", 10 << 30)? },
         })
     }
 

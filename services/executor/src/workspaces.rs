@@ -12,12 +12,14 @@ use hopyard_contract::plan::WorkspaceMode;
 use hopyard_contract::run::{BlobRef, ChangedFile, GitResult};
 use hopyard_contract::subject::Verb;
 use hopyard_contract::{AttemptId, Name};
+use hopyard_runtime::tasks::Tasks;
 use hopyard_runtime::{Bus, rpc};
-use hopyard_worktree::{Mirror, Mirrors, Snapshot, Workspace};
+use hopyard_worktree::{Mirror, Mirrors, Snapshot, Warm, Workspace};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::instruments;
 use crate::settings::Settings;
 
 /// Author of the commits that the executor makes.
@@ -29,6 +31,8 @@ pub(crate) struct Workspaces {
     root: PathBuf,
     sessions: PathBuf,
     bus: Bus,
+    warm: Warm,
+    tasks: Tasks,
     open: Mutex<HashMap<String, Arc<Shared>>>,
 }
 
@@ -106,8 +110,9 @@ pub(crate) enum OpenError {
 }
 
 impl Workspaces {
-    pub(crate) fn new(mirrors: Mirrors, settings: &Settings, bus: Bus) -> Self {
-        Self { mirrors, root: settings.workspaces.clone(), sessions: settings.sessions.clone(), bus, open: Mutex::default() }
+    pub(crate) fn new(mirrors: Mirrors, settings: &Settings, bus: Bus, tasks: Tasks) -> Self {
+        let (root, sessions) = (settings.workspaces.clone(), settings.sessions.clone());
+        Self { mirrors, root, sessions, bus, warm: settings.warm, tasks, open: Mutex::default() }
     }
 
     /// Ids of the workspaces on disk, as `<run>-g<k>`.
@@ -229,7 +234,20 @@ impl Workspaces {
         let record = Record { url: url.clone(), base, origin, head, owner: id.to_owned() };
         write_record(path, &record).await?;
         hopyard_runtime::failpoint!("executor.workspace.recorded");
+        instruments::workspaces().with_label_values(&[if workspace.was_warm() { "warm" } else { "plain" }]).inc();
+        self.warm_next(workspace.clone(), record.base.clone());
         Ok(Opened { git: Some(Git { workspace, record }) })
+    }
+
+    /// Has checkouts of the commit made for the next workspaces of its repository; nobody waits for them.
+    fn warm_next(&self, workspace: Workspace, commit: String) {
+        let (limits, drain) = (self.warm, self.tasks.draining().clone());
+        self.tasks.spawn_part("warm", async move {
+            if let Some(Err(error)) = drain.run_until_cancelled(workspace.warm_next(&commit, limits)).await {
+                tracing::warn!(%error, repo = workspace.mirror().repo(), "no checkout can be made ahead");
+            }
+            Ok(())
+        });
     }
 
     /// The commit everyone of the run uses; the first to ask decides.

@@ -135,8 +135,12 @@ impl<S: Scheduler> Sweeper<S> {
         self.drop_records(&reply, &disk).await;
         if matches!(scope, Scope::Full) && !stop.is_cancelled() {
             self.free_spools(&disk, &mut report).await?;
-            let freed = self.mirrors.empty_trash().await.unwrap_or_else(|error| {
+            let mut freed = self.mirrors.empty_trash().await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the trash cannot be emptied yet");
+                0
+            });
+            freed += self.mirrors.drop_warm(self.max_age).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "checkouts that were made ahead and not taken cannot be deleted yet");
                 0
             });
             instruments::bytes_freed().with_label_values::<&str>(&[]).inc_by(freed);

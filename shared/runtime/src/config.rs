@@ -72,6 +72,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("GIT_FETCH_INTERVAL", "10s", "A mirror is fetched at most once in this time, unless a ref is not found."),
     setting("GIT_CREDENTIALS", "", "Credentials by host: `host=env:NAME` or `host=file:PATH`, separated by commas."),
     setting(
+        "WARM",
+        "2",
+        "Checkouts of a repository of 500 files or more that are made ahead on a host, for the next workspaces; 0 for none (executor).",
+    ),
+    setting("WARM_BYTES", "10737418240", "Most bytes of all checkouts that are made ahead on a host (executor)."),
+    setting(
         "PRICES",
         "",
         "Table of model prices that takes the place of the one that is built in: a TOML file of the same shape (executor).",

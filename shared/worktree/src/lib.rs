@@ -2,7 +2,7 @@
 //!
 //! A repository is mirrored once per host as a bare repository; each workspace is a locked git worktree of that
 //! mirror whose inner `.git` is a private directory of its own. Executors open, snapshot and hand over; janitors
-//! list and release.
+//! list and release. Files of large repositories may wait in warm checkouts.
 //!
 //! This crate *never* reads configuration, hooks, filters or refs that code in a workspace could have written,
 //! never fetches into `refs/heads`, never puts a token in a URL or an argument, never follows a link when it
@@ -25,6 +25,7 @@ mod resolve;
 mod result;
 mod snapshot;
 mod trash;
+mod warm;
 mod workspace;
 
 pub use credentials::{Credential, Token};
@@ -37,6 +38,7 @@ pub use mirror::Mirror;
 pub use mirrors::{Mirrors, Settings};
 pub use result::PushOutcome;
 pub use snapshot::{Snapshot, SnapshotCommit};
+pub use warm::Warm;
 pub use workspace::Workspace;
 
 #[cfg(test)]

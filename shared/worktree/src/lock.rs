@@ -1,7 +1,7 @@
 //! One lock per repository, held across tasks of this process and across processes on the same volume.
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -28,17 +28,23 @@ impl RepoLock {
         Self { mutex: Arc::default(), file }
     }
 
+    /// Both locks, if nobody has one of them.
+    pub(crate) fn try_hold(&self) -> Result<Option<Guard>> {
+        let Ok(mutex) = Arc::clone(&self.mutex).try_lock_owned() else { return Ok(None) };
+        let file = open(&self.file)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Guard { _file: file, _mutex: mutex })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(Error::io("lock", &self.file, source)),
+        }
+    }
+
     /// Waits for both locks. The mutex comes first, so at most one thread per repository waits for the file.
     pub(crate) async fn hold(&self) -> Result<Guard> {
         let mutex = Arc::clone(&self.mutex).lock_owned().await;
         let path = self.file.clone();
         let file = tokio::task::spawn_blocking(move || {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(|source| Error::io("open lock file", &path, source))?;
+            let file = open(&path)?;
             file.lock().map_err(|source| Error::io("lock", &path, source))?;
             Ok::<_, Error>(file)
         })
@@ -46,6 +52,11 @@ impl RepoLock {
         .map_err(|_| Error::Aborted { what: "waiting for a repository lock" })??;
         Ok(Guard { _file: file, _mutex: mutex })
     }
+}
+
+fn open(path: &Path) -> Result<File> {
+    let options = || File::options().create(true).truncate(false).write(true).open(path);
+    options().map_err(|source| Error::io("open lock file", path, source))
 }
 
 #[cfg(test)]
@@ -62,6 +73,7 @@ mod tests {
         let mut second = Box::pin(there.hold());
         let early = tokio::time::timeout(std::time::Duration::from_millis(50), &mut second).await;
         assert!(early.is_err(), "the lock was given twice");
+        assert!(here.try_hold().expect("asked").is_none(), "the lock was given twice");
         drop(guard);
         second.await.expect("free again");
     }

@@ -40,6 +40,8 @@ pub(crate) struct Parts {
     metadata: RepoLock,
     /// Guards fetches, which may take minutes; apart, so that a slow network never delays a release.
     fetch: RepoLock,
+    /// Guards the making of warm checkouts.
+    warm: RepoLock,
 }
 
 /// Directory name of a repository's mirror.
@@ -52,7 +54,8 @@ pub(crate) fn key(address: &str) -> String {
 impl Parts {
     pub(crate) fn new(dir: PathBuf, location: Location) -> Self {
         let locks = dir.with_extension("locks");
-        Self { metadata: RepoLock::new(locks.join("metadata")), fetch: RepoLock::new(locks.join("fetch")), dir, location }
+        let lock = |name| RepoLock::new(locks.join(name));
+        Self { metadata: lock("metadata"), fetch: lock("fetch"), warm: lock("warm"), dir, location }
     }
 }
 
@@ -85,6 +88,10 @@ impl Mirror {
 
     pub(crate) fn fetch_lock(&self) -> &RepoLock {
         &self.inner.fetch
+    }
+
+    pub(crate) fn warm_lock(&self) -> &RepoLock {
+        &self.inner.warm
     }
 
     pub(crate) fn git(&self, what: &'static str) -> Call {

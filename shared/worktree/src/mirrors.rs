@@ -88,6 +88,10 @@ impl Mirrors {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The root directory, links resolved.
     pub fn root(&self) -> &Path {
         &self.shared.root

@@ -5,6 +5,7 @@ mod hand_over;
 mod hostile;
 mod open;
 mod snapshot;
+mod warm;
 
 use std::fs;
 use std::path::{Path, PathBuf};

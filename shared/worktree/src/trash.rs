@@ -133,6 +133,12 @@ fn open_up(root: &Path, meta: &fs::Metadata) -> Result<u64> {
     Ok(freed)
 }
 
+/// Bytes on disk of a tree.
+pub(crate) fn bytes_below(root: &Path) -> Result<u64> {
+    let meta = root.symlink_metadata().map_err(|source| Error::io("inspect", root, source))?;
+    open_up(root, &meta)
+}
+
 /// Bytes on disk that go with this name; a file with other names stays.
 fn size(meta: &fs::Metadata) -> u64 {
     if meta.is_dir() || meta.nlink() == 1 { meta.blocks() * 512 } else { 0 }

@@ -17,6 +17,7 @@ pub struct Workspace {
     mirror: Mirror,
     id: String,
     path: PathBuf,
+    warm: bool,
 }
 
 /// An index file of our own, removed with its lock when dropped.
@@ -45,7 +46,7 @@ impl Mirror {
         check_id(id)?;
         check_commit(commit)?;
         crate::release::check_target(&self.shared().root, path)?;
-        let workspace = Workspace { mirror: self.clone(), id: id.to_owned(), path: path.to_owned() };
+        let mut workspace = Workspace { mirror: self.clone(), id: id.to_owned(), path: path.to_owned(), warm: false };
         if workspace.is_whole(commit) {
             return Ok(workspace);
         }
@@ -64,7 +65,7 @@ impl Mirror {
     /// A workspace that was opened earlier, if its directory and its entry in the mirror are both there.
     pub fn workspace(&self, path: &Path, id: &str) -> Result<Option<Workspace>> {
         check_id(id)?;
-        let workspace = Workspace { mirror: self.clone(), id: id.to_owned(), path: path.to_owned() };
+        let workspace = Workspace { mirror: self.clone(), id: id.to_owned(), path: path.to_owned(), warm: false };
         let there = workspace.admin().is_dir() && workspace.check_directory().is_ok();
         Ok(there.then_some(workspace))
     }
@@ -109,6 +110,11 @@ impl Workspace {
         &self.id
     }
 
+    /// Whether its files were there before it was opened, in a warm checkout.
+    pub fn was_warm(&self) -> bool {
+        self.warm
+    }
+
     /// The mirror it belongs to.
     pub fn mirror(&self) -> &Mirror {
         &self.mirror
@@ -122,7 +128,7 @@ impl Workspace {
         check_commit(commit)?;
         self.check_directory()?;
         let index = self.temporary_index()?;
-        self.check_out(&index, commit).await?;
+        check_out(self.git("checkout", &index), commit).await?;
         self.git("clean", &index).args(["clean", "-ffd", "--quiet"]).ok().await?;
         self.keep_index(&index)?;
         let inner = self.path.join(".git");
@@ -161,20 +167,15 @@ impl Workspace {
         }
     }
 
-    async fn fill(&self, commit: &str) -> Result<()> {
-        let index = self.temporary_index()?;
-        self.check_out(&index, commit).await?;
-        self.keep_index(&index)?;
+    async fn fill(&mut self, commit: &str) -> Result<()> {
+        let there = self.move_in(commit)?;
+        self.warm = there.is_some();
+        if there.as_deref() != Some(commit) {
+            let index = self.temporary_index()?;
+            check_out(self.git("checkout", &index), commit).await?;
+            self.keep_index(&index)?;
+        }
         self.write_private(commit)
-    }
-
-    async fn check_out(&self, index: &TemporaryIndex, commit: &str) -> Result<()> {
-        self.git("checkout", index)
-            .args(["-c", "checkout.workers=0", "-c", PARALLEL_FILES])
-            .args(["read-tree", "--reset", "-u", "--no-recurse-submodules", commit])
-            .ok()
-            .await
-            .map(drop)
     }
 
     fn keep_index(&self, index: &TemporaryIndex) -> Result<()> {
@@ -198,6 +199,15 @@ impl Workspace {
             && admin.join("locked").exists()
             && private::is_complete(&pointer)
     }
+}
+
+/// Makes files and index of a call those of `commit`.
+pub(crate) async fn check_out(call: Call, commit: &str) -> Result<()> {
+    call.args(["-c", "checkout.workers=0", "-c", PARALLEL_FILES])
+        .args(["read-tree", "--reset", "-u", "--no-recurse-submodules", commit])
+        .ok()
+        .await
+        .map(drop)
 }
 
 /// An id becomes a file name in the mirror and in the trash.
