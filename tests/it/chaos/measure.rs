@@ -1,5 +1,6 @@
 //! How long things take while everything breaks: answers, cancels, re-claims, and the first work after a loss.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -115,6 +116,13 @@ pub fn reclaims(runs: &[Value], killed: &[(String, DateTime<Utc>)]) -> Vec<Span>
         }
     }
     times
+}
+
+/// Ids of runs that lost an attempt with its executor.
+pub fn that_lost_an_executor(runs: &[Value]) -> BTreeSet<&str> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let lost = |step: &Value| list(&step["attempts"]).iter().any(|attempt| attempt["status"] == "lost");
+    runs.iter().filter(|run| list(&run["steps"]).iter().any(lost)).filter_map(|run| run["id"].as_str()).collect()
 }
 
 /// How long each took in all, and without the time in which something was away that nothing goes on without.

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::clients::World;
 use super::faults::{Faults, copy_tree};
-use super::journal::Journal;
-use super::measure::{Loss, Span, Times, first_work, gross_and_net, reclaims};
+use super::journal::{Cancel, Journal};
+use super::measure::{Loss, Span, Times, first_work, gross_and_net, reclaims, that_lost_an_executor};
 use super::tally::{Tally, tally};
 use super::workload::Places;
 use crate::harness::bus::Bus;
@@ -160,11 +160,15 @@ fn table(world: &World, faults: &Faults, tally: &Tally, first: &[(Loss, Span)]) 
         lines.push(format!("{kind:<42} {:>8}", tally.wrong.get(kind).map_or(0, Vec::len)));
     }
     let seen = world.journal.seen();
-    let gone = seen.cancels.iter().filter(|c| c.committed).filter_map(|c| c.gone_after);
+    let gone = |counts: &dyn Fn(&Cancel) -> bool| {
+        Times::of(seen.cancels.iter().filter(|cancel| cancel.committed && counts(cancel)).filter_map(|cancel| cancel.gone_after))
+    };
+    let bereft = that_lost_an_executor(&tally.details);
     let after = |wanted: Loss| -> Vec<Span> { first.iter().filter(|(loss, _)| *loss == wanted).map(|(_, span)| *span).collect() };
     let mut row = |what: &str, times: Times| lines.push(format!("{what:<48} {times}"));
     row("submit → answer", Times::of(seen.answers.iter().copied()));
-    row("cancel → gone", Times::of(gone));
+    row("cancel → gone", gone(&|_| true));
+    row("… of runs that lost no executor", gone(&|cancel| !bereft.contains(cancel.run.as_str())));
     // With a journal, these are the ones to look up.
     let slow = seen.cancels.iter().filter_map(|c| Some((c, c.gone_after.filter(|after| c.committed && after.as_secs() >= 30)?)));
     slow.for_each(|(cancel, after)| println!("gone {:.1} s after its cancel: {}", after.as_secs_f64(), cancel.run));
