@@ -60,7 +60,15 @@ async fn reads_are_measured_over_copies_of_a_real_run() {
 async fn workspaces_and_a_stack_at_rest_are_measured() {
     let names = ["workspaces: plain_20_p50_ms", "workspaces: git_worktree_add_20_p50_ms", "workspaces: at_once_3_ms"];
     assert_told("workspaces --files 20 --rounds 1 --at-once 3", &names).await;
+    assert_told("workspaces --files 600 --rounds 1 --at-once 1", &["workspaces: warm_600_p50_ms"]).await;
     if cfg!(target_os = "linux") {
         assert_told("soak --seconds 1 --runs 20", &["soak: idle_pss_mb", "soak: scheduler_pss_mb"]).await;
     }
+}
+
+#[tokio::test]
+async fn logs_and_their_followers_are_measured() {
+    let names = ["logs: spool_mb_per_s", "logs: follower_lines_per_s", "logs: paced_late_p99_ms"];
+    assert_told("logs --lines 5000 --rounds 1", &names).await;
+    assert_told("followers --followers 20 --runs 2", &["followers: first_instruction_p99_ms", "followers: heard_per_s"]).await;
 }

@@ -5,9 +5,11 @@ mod agents;
 mod bulk;
 mod control_plane;
 mod figures;
+mod followers;
 mod latency;
 mod limits;
 mod load;
+mod logs;
 mod null_executor;
 mod query;
 mod repository;
@@ -63,6 +65,16 @@ pub enum BenchCommand {
     /// Memory and CPU of an idle stack, and whether memory grows with the runs that it has carried out
     #[command(after_help = "Example:\n  hopyard bench soak --seconds 60 --runs 100000\n\nOn a private stack. Only Linux tells.")]
     Soak(soak::SoakArgs),
+    /// How fast a step may write, how many lines a second reach a follower, and how late
+    #[command(
+        after_help = "Example:\n  hopyard bench logs --lines 1000000\n\nOn a private stack, against what goes through a pipe into a file."
+    )]
+    Logs(logs::LogsArgs),
+    /// Whether runs start later while many follow another one
+    #[command(
+        after_help = "Example:\n  hopyard bench followers --followers 2000\n\nOn a private stack; the readers are on the same machine."
+    )]
+    Followers(followers::FollowersArgs),
     /// What the metering gateway adds to a call of a model, and a step to its agent
     #[command(
         after_help = "Example:\n  hopyard bench agents --calls 1000\n\nOn a private stack, with a provider of its own; each figure stands beside the one without Hopyard, measured in the same run."
@@ -85,6 +97,8 @@ pub async fn run(server: Option<&Api>, command: &BenchCommand) -> Result<Exit> {
         BenchCommand::Workspaces(args) => workspaces::run(args).await,
         BenchCommand::Query(args) => query::run(args).await,
         BenchCommand::Soak(args) => soak::run(args).await,
+        BenchCommand::Logs(args) => logs::run(args).await,
+        BenchCommand::Followers(args) => followers::run(args).await,
         BenchCommand::Agents(args) => agents::run(args).await,
     }?;
     Ok(Exit::Done)

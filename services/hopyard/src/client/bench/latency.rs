@@ -66,6 +66,20 @@ pub(super) async fn run(server: Option<&Api>, args: &LatencyArgs) -> Result<()> 
     .await
 }
 
+/// Milliseconds from submissions without a repository to their first instructions; sorted.
+pub(super) async fn first_instructions(api: &Api, runs: u32) -> Result<Vec<f64>> {
+    let body = submission(None);
+    let mut values = Vec::new();
+    for n in 0..WARM_UP + runs.max(1) {
+        let sample = one(api, &body).await?;
+        if n >= WARM_UP {
+            values.push(sample.first_instruction);
+        }
+    }
+    values.sort_by(f64::total_cmp);
+    Ok(values)
+}
+
 async fn latency(api: &Api, args: &LatencyArgs, bench: &str, repo: Option<&RepoSpec>) -> Result<()> {
     let body = submission(repo);
     let mut samples = Vec::new();

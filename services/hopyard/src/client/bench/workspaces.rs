@@ -1,5 +1,5 @@
 //! `hopyard bench workspaces`: how long a workspace takes from a commit to its files, and to be given back, beside what git
-//! itself takes for a worktree of the same repository.
+//! itself takes for a worktree of the same repository; with its files made ahead (`warm`) and without (`plain`).
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use futures::future::try_join_all;
-use hopyard_worktree::{Mirror, Mirrors, Settings};
+use hopyard_worktree::{Mirror, Mirrors, Settings, Warm, Workspace};
 
 use super::figures::{line, median};
 use super::repository;
@@ -41,7 +41,7 @@ struct Source {
 /// When git fails, or there is no room.
 pub(super) async fn run(args: &WorkspacesArgs) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("hopyard-bench-").tempdir().context("cannot make a temporary folder")?;
-    let mut rows = vec![["workspaces", "git worktree add", "plain", "given back"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["workspaces", "git worktree add", "plain", "warm", "given back"].map(str::to_owned).to_vec()];
     for (n, files) in args.files.iter().enumerate() {
         let dir = dir.path().join(format!("{files}-files"));
         let repo = repository::sample(&dir.join("repository"), *files).await?;
@@ -52,23 +52,34 @@ pub(super) async fn run(args: &WorkspacesArgs) -> Result<()> {
         if n == 0 {
             let took = at_once(&source, args.at_once).await?;
             output::data(&line("workspaces", &format!("at_once_{}_ms", args.at_once), took, "ms", None).to_string());
-            rows.push(vec![format!("{} at once of {files} files", args.at_once), String::new(), format!("{took:.0} ms"), String::new()]);
+            let what = format!("{} at once of {files} files", args.at_once);
+            rows.push(vec![what, String::new(), format!("{took:.0} ms"), String::new(), String::new()]);
         }
-        let (mut bare, mut plain, mut released) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut bare, mut plain, mut warm, mut released) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for round in 0..args.rounds {
             bare.push(timed(worktree(Path::new(&repo.url), &source.dir.join(format!("bare-{round}")))).await?);
             let (id, path) = (format!("plain-{round}"), source.dir.join(format!("plain-{round}")));
             plain.push(timed(source.open(&path, &id)).await?);
             released.push(timed(source.mirror.release(&path, &id)).await?);
+            warm.extend(source.warm(&format!("warm-{round}")).await?);
         }
         let (bare, plain, released) = (median(bare), median(plain), median(released));
-        for (name, value, limit) in [("git_worktree_add", bare, None), ("plain", plain, Some(bare)), ("release", released, None)] {
+        // Of a small repository nothing is made ahead.
+        let warm = (!warm.is_empty()).then(|| median(warm));
+        let figures = [
+            ("git_worktree_add", Some(bare), None),
+            ("plain", Some(plain), Some(bare)),
+            ("warm", warm, Some(bare)),
+            ("release", Some(released), None),
+        ];
+        for (name, value, limit) in figures.into_iter().filter_map(|(name, value, limit)| Some((name, value?, limit))) {
             output::data(&line("workspaces", &format!("{name}_{files}_p50_ms"), value, "ms", limit).to_string());
         }
         rows.push(vec![
             format!("{files} files"),
             format!("{bare:.1} ms"),
             format!("{plain:.1} ms, {:.2} of it", plain / bare),
+            warm.map(|warm| format!("{warm:.1} ms, {:.2} of it", warm / bare)).unwrap_or_default(),
             format!("{released:.1} ms"),
         ]);
     }
@@ -87,8 +98,23 @@ async fn at_once(source: &Source, count: u32) -> Result<f64> {
 }
 
 impl Source {
-    async fn open(&self, path: &Path, id: &str) -> hopyard_worktree::Result<()> {
-        self.mirror.open_workspace(path, id, &self.commit, id).await.map(drop)
+    async fn open(&self, path: &Path, id: &str) -> hopyard_worktree::Result<Workspace> {
+        self.mirror.open_workspace(path, id, &self.commit, id).await
+    }
+
+    /// Milliseconds until a workspace is there whose files were made ahead; none when they were not.
+    async fn warm(&self, id: &str) -> Result<Option<f64>> {
+        let places = [format!("{id}-before"), id.to_owned()].map(|id| (self.dir.join(&id), id));
+        let [(before, first), (path, second)] = &places;
+        let made = self.open(before, first).await?.warm_next(&self.commit, Warm { trees: 1, bytes: u64::MAX }).await?;
+        let mut took = None;
+        if made {
+            took = Some(timed(self.open(path, second)).await?);
+        }
+        for (path, id) in &places {
+            self.mirror.release(path, id).await?;
+        }
+        Ok(took)
     }
 }
 
