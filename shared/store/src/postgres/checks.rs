@@ -63,5 +63,6 @@ pub async fn run_all(url: &str) {
     races::a_run_accepted_twice_at_once_is_tried_again(&one, &two).await;
     session::a_lost_connection_is_replaced(&one, &two).await;
     plans::hot_statements_use_their_indexes(&one).await;
+    plans::a_backlog_is_claimed_in_the_order_of_its_index(&one).await;
     session::nothing_is_left_in_a_session(&one).await;
 }

@@ -127,3 +127,21 @@ pub(super) async fn hot_statements_use_their_indexes(store: &Postgres) {
     }
     tx.rollback().await.expect("nothing of it stays");
 }
+
+/// As if nobody had analysed the table since the runs came.
+pub(super) async fn a_backlog_is_claimed_in_the_order_of_its_index(store: &Postgres) {
+    let (sample, _) = fill(store).await;
+    let at = now(store).await;
+    let mut tx = store.begin_write().await.expect("a transaction begins");
+    let forget = "DELETE FROM pg_catalog.pg_statistic WHERE starelid = 'hopyard_runs.steps'::regclass";
+    sqlx::raw_sql(forget).execute(&mut *tx).await.expect("statistics are forgotten");
+    let candidates = || explain(transaction::CANDIDATES).bind(sample.pool.as_str()).bind(at).bind("executor").bind(16i64);
+    let mut read = Vec::new();
+    for settings in ["", transaction::IN_ORDER] {
+        sqlx::raw_sql(settings).execute(&mut *tx).await.expect("the settings are made");
+        read.push(plan(&mut tx, "candidates of a backlog", candidates()).await);
+    }
+    assert!(read[0].contains("Sort"), "the planner would not need the settings:\n{}", read[0]);
+    assert!(!read[1].contains("Sort") && read[1].contains("Index Scan using steps_waiting"), "a claim sorts a backlog:\n{}", read[1]);
+    tx.rollback().await.expect("nothing of it stays");
+}
