@@ -130,12 +130,14 @@ pub(super) async fn hot_statements_use_their_indexes(store: &Postgres) {
 
 /// As if nobody had analysed the table since the runs came.
 pub(super) async fn a_backlog_is_claimed_in_the_order_of_its_index(store: &Postgres) {
-    let (sample, _) = fill(store).await;
+    let (sample, open) = fill(store).await;
     let at = now(store).await;
     let mut tx = store.begin_write().await.expect("a transaction begins");
-    let forget = "DELETE FROM pg_catalog.pg_statistic WHERE starelid = 'hopyard_runs.steps'::regclass";
+    let forget = "DELETE FROM pg_catalog.pg_statistic WHERE starelid::regclass::text LIKE 'hopyard_runs.%'";
     sqlx::raw_sql(forget).execute(&mut *tx).await.expect("statistics are forgotten");
     let candidates = || explain(transaction::CANDIDATES).bind(sample.pool.as_str()).bind(at).bind("executor").bind(16i64);
+    let ids: Vec<Uuid> = open.iter().map(|write| write.run.id.as_uuid()).collect();
+    check(&mut tx, "load: parts of many", explain(state::PARTS).bind(ids)).await;
     let mut read = Vec::new();
     for settings in ["", transaction::IN_ORDER] {
         sqlx::raw_sql(settings).execute(&mut *tx).await.expect("the settings are made");
