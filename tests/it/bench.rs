@@ -69,6 +69,6 @@ async fn workspaces_and_a_stack_at_rest_are_measured() {
 #[tokio::test]
 async fn logs_and_their_followers_are_measured() {
     let names = ["logs: spool_mb_per_s", "logs: follower_lines_per_s", "logs: paced_late_p99_ms"];
-    assert_told("logs --lines 5000 --rounds 1", &names).await;
+    assert_told("logs --lines 20000 --rounds 1", &names).await;
     assert_told("followers --followers 20 --runs 2", &["followers: first_instruction_p99_ms", "followers: heard_per_s"]).await;
 }

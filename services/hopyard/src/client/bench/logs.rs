@@ -121,7 +121,7 @@ async fn followed(api: &Api, shell: &str) -> Result<Followed> {
     let written = written(&view).with_context(|| format!("run {run} did not say what its step wrote"))?;
     ensure!(bytes == written.0, "of {} bytes that run {run} wrote {bytes} came", written.0);
     let (first, last) = span.context("nothing came")?;
-    let lines = late.len() as f64 / (last - first).as_secs_f64().max(f64::EPSILON);
+    let lines = late.len() as f64 / (last - first).as_secs_f64().max(0.001);
     late.sort_by(f64::total_cmp);
     Ok(Followed { written: written.0 as f64 / 1e6 / written.1, lines, late })
 }
@@ -135,11 +135,11 @@ fn note(chunk: &Chunk, now: DateTime<Utc>, late: &mut Vec<f64>) -> u64 {
     bytes.len() as u64
 }
 
-/// Bytes of the one attempt's log, and its seconds.
+/// Bytes of the one attempt's log, and its seconds; its times are told to the millisecond.
 fn written(run: &RunView) -> Option<(u64, f64)> {
     let attempt = run.steps.iter().flatten().flat_map(|step| &step.attempts).next()?;
     let took = attempt.finished_at? - attempt.started_at?;
-    Some((attempt.log_bytes, took.num_microseconds()? as f64 / 1e6))
+    Some((attempt.log_bytes, (took.num_microseconds()? as f64 / 1e6).max(0.001)))
 }
 
 fn report(limit: f64, fast: &[Followed], slow: &[Followed]) {
