@@ -92,10 +92,11 @@ impl Workspace {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(source) => return Err(Error::io("take", &tree.dir, source)),
             }
-            if let Err(source) = fs::rename(taken.join("tree"), self.path()) {
+            if let Err(error) = fs::rename(taken.join("tree"), self.path()) {
+                // Nothing of it is here, so that the files can be written as without it.
+                tracing::warn!(%error, path = %self.path().display(), "a warm checkout cannot be used");
                 self.mirror().shared().trash.take(&taken, "warm")?;
-                // From another volume nothing is to be had by a rename.
-                return if source.kind() == ErrorKind::CrossesDevices { Ok(None) } else { Err(Error::io("move", self.path(), source)) };
+                return Ok(None);
             }
             let index = self.admin().join("index");
             fs::rename(taken.join("index"), &index).map_err(|source| Error::io("move", &index, source))?;

@@ -18,9 +18,8 @@ impl Round<'_> {
     pub(super) async fn on_accept(&mut self, accept: &Accept) -> Result<AcceptReply, StoreError> {
         if self.desk.budgets.reject() {
             let url = |new: &NewRun| new.request.repo.as_ref().map(|repo| repo.url.clone());
-            let shared =
-                |(namespace, new): &(&Name, &NewRun)| self.desk.budgets.of(namespace, &new.workflow, url(new).as_deref(), self.now);
-            let shared: Vec<_> = news(accept).collect::<Vec<_>>().iter().flat_map(shared).collect();
+            let shared = |(namespace, new): (&Name, &NewRun)| self.desk.budgets.of(namespace, &new.workflow, url(new).as_deref(), self.now);
+            let shared: Vec<_> = news(accept).flat_map(shared).collect();
             self.lock_budgets(shared).await?;
         }
         let mut known = std::mem::take(&mut self.known);

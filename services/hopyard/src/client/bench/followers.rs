@@ -9,6 +9,7 @@ use clap::Args;
 use hopyard_contract::RunId;
 use reqwest::header::HeaderMap;
 use serde_json::json;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::figures::{line, percentile};
@@ -76,29 +77,32 @@ async fn talker(api: &Api) -> Result<RunId> {
 /// Opens the streams; each has heard something. Returns them and the number of pieces that they hear.
 async fn follow_all(api: &Api, run: RunId, count: u32) -> Result<(JoinSet<Result<()>>, Arc<AtomicU64>)> {
     let path = format!("/runs/{run}/steps/talks/attempts/1/logs/stream");
-    let (heard, ready) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let heard = Arc::new(AtomicU64::new(0));
+    let (ready, mut first) = mpsc::channel(1);
     let mut followers = JoinSet::new();
     for _ in 0..count {
         let mut stream = Subscription::new(api.clone(), path.clone());
         let (heard, ready) = (heard.clone(), ready.clone());
         followers.spawn(async move {
-            let mut first = true;
+            let mut ready = Some(ready);
             loop {
                 if matches!(stream.next().await?, Signal::Frame(_)) {
                     heard.fetch_add(1, Ordering::Relaxed);
-                    ready.fetch_add(u64::from(std::mem::take(&mut first)), Ordering::Relaxed);
+                    if let Some(ready) = ready.take() {
+                        ready.send(()).await?;
+                    }
                 }
             }
         });
     }
-    let start = Instant::now();
-    while ready.load(Ordering::Relaxed) < u64::from(count) {
-        ensure!(start.elapsed() < HEARD_WITHIN, "only {} of {count} followers hear something", ready.load(Ordering::Relaxed));
-        if let Some(ended) = followers.try_join_next() {
-            ended.context("a follower panicked")??;
+    drop(ready);
+    let all = async {
+        for n in 0..count {
+            ensure!(first.recv().await.is_some(), "only {n} of {count} followers hear something");
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        Ok(())
+    };
+    tokio::time::timeout(HEARD_WITHIN, all).await.context("not all followers hear something")??;
     Ok((followers, heard))
 }
 
