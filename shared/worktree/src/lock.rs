@@ -18,9 +18,18 @@ pub(crate) struct RepoLock {
 /// Both locks, until dropped.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    // Closing the file frees its lock; declared first so that the file is free before the next task asks.
-    _file: File,
+    file: File,
     _mutex: OwnedMutexGuard<()>,
+}
+
+impl Drop for Guard {
+    /// Frees the file by hand, before the next task may ask: closing it does not as long as a program that was just started has
+    /// a copy of the descriptor, which it loses only when it runs.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "a repository lock is freed when its file is closed");
+        }
+    }
 }
 
 impl RepoLock {
@@ -33,7 +42,7 @@ impl RepoLock {
         let Ok(mutex) = Arc::clone(&self.mutex).try_lock_owned() else { return Ok(None) };
         let file = open(&self.file)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Guard { _file: file, _mutex: mutex })),
+            Ok(()) => Ok(Some(Guard { file, _mutex: mutex })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(Error::io("lock", &self.file, source)),
         }
@@ -50,7 +59,7 @@ impl RepoLock {
         })
         .await
         .map_err(|_| Error::Aborted { what: "waiting for a repository lock" })??;
-        Ok(Guard { _file: file, _mutex: mutex })
+        Ok(Guard { file, _mutex: mutex })
     }
 }
 
@@ -76,5 +85,16 @@ mod tests {
         assert!(here.try_hold().expect("asked").is_none(), "the lock was given twice");
         drop(guard);
         second.await.expect("free again");
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_the_descriptor_does_not_keep_a_lock() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let lock = RepoLock::new(dir.path().join("lock"));
+        let guard = lock.hold().await.expect("free");
+        // What a program has between its fork and its exec.
+        let _copy = guard.file.try_clone().expect("copied");
+        drop(guard);
+        assert!(lock.try_hold().expect("asked").is_some(), "still held");
     }
 }
