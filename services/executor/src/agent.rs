@@ -40,12 +40,14 @@ use self::event::AgentEnd;
 use self::lines::Lines;
 use self::record::Record;
 use self::tally::Tally;
-use crate::attempt::{Command, QUESTION_FILE, write_private};
+use crate::attempt::{Command, QUESTION_FILE};
+use crate::files::{PRIVATE, write_private};
 use crate::live::Attempt;
 use crate::metered::Metered;
 use crate::prices::Prices;
 use crate::process::{SPOOL_FILE, SpoolReader, StepProcess, outputs};
 use crate::prompts;
+use crate::spools::HOME;
 use crate::{Executor, instruments};
 
 /// Time that a program has to end by itself after it said that it is done: some never do.
@@ -139,7 +141,7 @@ pub(crate) async fn ready(
         conversation::forget(home)?;
     }
     let before = kept.as_deref().and_then(|home| Conversation::read(home, cli));
-    let home = kept.unwrap_or_else(|| dir.join("home"));
+    let home = kept.unwrap_or_else(|| dir.join(HOME));
     let own_program = executor.settings.program.display().to_string();
     let order = Order {
         own_program: &own_program,
@@ -156,12 +158,12 @@ pub(crate) async fn ready(
     let Launch { argv, env, files } = adapter::launch(cli, &order);
     for (path, text) in files {
         let file = make_place(&home, Path::new(&path))?;
-        write_private(&file, text.as_bytes(), 0o600).await?;
+        write_private(&file, text.as_bytes(), PRIVATE).await?;
     }
     let start = Start { home: home.clone(), before: before.clone() };
-    write_private(&dir.join(START_FILE), &serde_json::to_vec(&start)?, 0o600).await?;
+    write_private(&dir.join(START_FILE), &serde_json::to_vec(&start)?, PRIVATE).await?;
     let prompt = dir.join("prompt");
-    write_private(&prompt, spec.prompt.as_bytes(), 0o600).await?;
+    write_private(&prompt, spec.prompt.as_bytes(), PRIVATE).await?;
     let mut declared = grant.env.clone();
     declared.extend(env);
     let stopped = metered.as_ref().map(|metered| metered.stop().token().clone()).unwrap_or_default();
@@ -196,7 +198,7 @@ impl Agent {
     /// # Errors
     /// When a value of its step is not valid.
     pub(crate) fn played(executor: &Executor, dir: &Path, spec: &AgentSpec) -> anyhow::Result<Self> {
-        let start = Start { home: dir.join("home"), before: None };
+        let start = Start { home: dir.join(HOME), before: None };
         Ok(Self::new(agent_cli(&spec.cli)?, spec.clone(), executor.prices.clone(), dir, start).that_replays())
     }
 
@@ -207,7 +209,7 @@ impl Agent {
     /// The agent of an attempt that nobody carries on, from what its spool kept; `None` when it was never started.
     pub(crate) fn from_spool(spec: AgentSpec, prices: Arc<Prices>, dir: &Path) -> Option<Self> {
         let start = std::fs::read(dir.join(START_FILE)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let start = start.unwrap_or_else(|| Start { home: dir.join("home"), before: None });
+        let start = start.unwrap_or_else(|| Start { home: dir.join(HOME), before: None });
         let mut agent = Self::new(agent_cli(&spec.cli).ok()?, spec, prices, dir, start);
         let read = SpoolReader::open(&dir.join(SPOOL_FILE)).and_then(|mut spool| {
             while let Some(piece) = spool.next_piece()? {

@@ -4,15 +4,11 @@
 mod outcome;
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use chrono::Utc;
 use futures::FutureExt as _;
 use hopyard_contract::message::{Finished, Grant, Outcome, Report, Started};
@@ -22,16 +18,14 @@ use hopyard_runtime::clock::BootInstant;
 
 use self::outcome::outcome;
 use crate::asker::Asker;
+use crate::files::{PRIVATE, write_private};
 use crate::live::Attempt;
 use crate::process::{ExitFacts, ExitKind, Lease, Limits, ProcessSpec, StepProcess, StepSpec, environment, outputs};
 use crate::prompts::PromptError;
+use crate::spools::{self, FINISHED_FILE};
 use crate::workspaces::{self, Author, Kept, OpenError, Ready};
 use crate::{Executor, agent, choose, deliver, instruments, llm, logs, replay};
 
-/// File of a spool directory that keeps the grant for a restarted executor.
-pub(crate) const GRANT_FILE: &str = "grant.json";
-/// File of a spool directory that keeps the result until it is settled.
-pub(crate) const FINISHED_FILE: &str = "finished.json";
 /// File of a spool directory that takes a question of the step to a person.
 pub(crate) const QUESTION_FILE: &str = "ask";
 /// Why an agent that may read only fails.
@@ -46,7 +40,7 @@ const REPEAT: Duration = Duration::from_secs(5);
 pub(crate) fn start(executor: &Arc<Executor>, grant: Grant, live: Arc<Attempt>) {
     let own = executor.clone();
     executor.ctx.tasks.spawn_part("attempt", async move {
-        let dir = own.settings.spool.join(grant.attempt.to_string());
+        let dir = own.spools.dir(&grant.attempt);
         let line = AssertUnwindSafe(own.carry_out(&grant, &live, &dir)).catch_unwind().await;
         let finished = match line {
             Ok(finished) => finished,
@@ -72,8 +66,14 @@ pub(crate) fn failed(code: FailureCode, message: String) -> Outcome {
 }
 
 impl Executor {
+    /// Makes the attempt's spool directory and keeps the grant in it.
+    async fn prepare(&self, grant: &Grant) -> anyhow::Result<()> {
+        let (spools, attempt, grant) = (self.spools.clone(), grant.attempt.clone(), serde_json::to_vec(grant)?);
+        tokio::task::spawn_blocking(move || spools.take(&attempt, &grant)).await?
+    }
+
     async fn carry_out(self: &Arc<Self>, grant: &Grant, live: &Arc<Attempt>, dir: &Path) -> Finished {
-        if let Err(error) = prepare(dir, grant).await {
+        if let Err(error) = self.prepare(grant).await {
             return ended(grant, failed(disk_code(&error), format!("{error:#}")));
         }
         hopyard_runtime::failpoint!("executor.grant.kept");
@@ -82,7 +82,7 @@ impl Executor {
         }
         self.live.end_earlier(&grant.attempt).await;
         let began = BootInstant::now();
-        let ready = match self.workspaces.open(grant, &dir.join("work"), &self.blobs).await {
+        let ready = match self.workspaces.open(grant, &dir.join(spools::WORK), &self.blobs).await {
             Ok(ready) => ready,
             Err(OpenError::Stale) => return ended(grant, Outcome::HandedBack),
             Err(OpenError::Failed(error)) => return ended(grant, failed(FailureCode::WorkspaceError, format!("{error:#}"))),
@@ -248,11 +248,11 @@ impl Executor {
                 attempt: &attempt,
                 workflow: grant.workflow.as_str(),
                 workspace: &ready.path.display().to_string(),
-                output: &text(dir.join("output")),
+                output: &text(dir.join(spools::OUTPUT_FILE)),
                 question: &text(dir.join(QUESTION_FILE)),
                 answer: grant.answer.as_deref(),
-                home: &text(command.home.unwrap_or_else(|| dir.join("home"))),
-                tmp: &text(dir.join("tmp")),
+                home: &text(command.home.unwrap_or_else(|| dir.join(spools::HOME))),
+                tmp: &text(dir.join(spools::TMP)),
             },
             Some(&self.settings.path),
             &command.env,
@@ -299,7 +299,7 @@ impl Executor {
             finished.log_bytes = facts.log_bytes;
         }
         if finished.outcome == Outcome::Completed {
-            match outputs::parse(&dir.join("output")) {
+            match outputs::parse(&dir.join(spools::OUTPUT_FILE)) {
                 Ok(values) => finished.outputs = values,
                 Err(error) => finished.outcome = failed(FailureCode::InvalidOutput, error.to_string()),
             }
@@ -374,7 +374,7 @@ impl Executor {
         };
         instruments::attempts().with_label_values(&[label]).inc();
         tracing::info!(run.id = %finished.attempt.run, step = finished.attempt.step.as_str(), attempt = finished.attempt.n, outcome = label, "attempt finished");
-        if let Err(error) = write_private(&dir.join(FINISHED_FILE), &serde_json::to_vec(&finished).unwrap_or_default(), 0o600).await {
+        if let Err(error) = write_private(&dir.join(FINISHED_FILE), &serde_json::to_vec(&finished).unwrap_or_default(), PRIVATE).await {
             tracing::warn!(error = format!("{error:#}"), "the result could not be spooled");
         }
         hopyard_runtime::failpoint!("executor.finished.spooled");
@@ -397,7 +397,9 @@ impl Executor {
         }
         hopyard_runtime::failpoint!("executor.settled");
         // Settled: nothing of the spool is needed any more; the log is in the blobs.
-        if let Err(error) = tokio::fs::remove_dir_all(dir).await
+        let (spools, spool) = (self.spools.clone(), dir.to_owned());
+        let gone = tokio::task::spawn_blocking(move || spools.give_back(&spool)).await.map_err(std::io::Error::other).flatten();
+        if let Err(error) = gone
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(%error, dir = %dir.display(), "a spool could not be removed");
@@ -432,38 +434,11 @@ pub(crate) struct Command {
 
 /// A script that names its interpreter is started as a program; any other is one for the shell.
 async fn shell(grant: &Grant, dir: &Path, script: &str) -> anyhow::Result<Command> {
-    let file = dir.join("script");
+    let file = dir.join(spools::SCRIPT_FILE);
     write_private(&file, script.as_bytes(), 0o700).await?;
     let file = file.display().to_string();
     let argv = if script.starts_with("#!") { vec![file] } else { vec!["sh".to_owned(), "-e".to_owned(), file] };
     Ok(Command { argv, env: grant.env.clone(), home: None, input: None, idle_timeout_ms: None })
-}
-
-/// Makes the attempt's spool directory and keeps the grant in it.
-async fn prepare(dir: &Path, grant: &Grant) -> anyhow::Result<()> {
-    let (dir, grant) = (dir.to_owned(), serde_json::to_vec(grant)?);
-    let make = move || {
-        for sub in ["home", "tmp"] {
-            std::fs::create_dir_all(dir.join(sub)).with_context(|| format!("the spool directory {} cannot be made", dir.display()))?;
-        }
-        write_now(&dir.join(GRANT_FILE), &grant, 0o600)?;
-        std::fs::write(dir.join("output"), b"").context("the output file cannot be made")
-    };
-    tokio::task::spawn_blocking(make).await?
-}
-
-/// Writes a file that only its owner may read.
-pub(crate) async fn write_private(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
-    let (file, bytes) = (file.to_owned(), bytes.to_owned());
-    // One turn on another thread, where an asynchronous file takes one for each call.
-    tokio::task::spawn_blocking(move || write_now(&file, &bytes, mode)).await?
-}
-
-fn write_now(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(mode);
-    let mut open = options.open(file).with_context(|| format!("{} cannot be written", file.display()))?;
-    Ok(open.write_all(bytes)?)
 }
 
 fn disk_code(error: &anyhow::Error) -> FailureCode {

@@ -10,6 +10,7 @@ mod choose;
 mod claims;
 mod control;
 mod deliver;
+mod files;
 mod gateway;
 mod instruments;
 mod json;
@@ -27,6 +28,7 @@ mod recover;
 mod replay;
 mod reporter;
 mod settings;
+mod spools;
 mod tool_use;
 mod wire;
 mod workspaces;
@@ -52,12 +54,14 @@ use crate::process::Nursery;
 use crate::providers::Providers;
 use crate::reporter::Reporter;
 use crate::settings::Settings;
+use crate::spools::Spools;
 use crate::workspaces::Workspaces;
 
 /// Everything that the parts of an executor share.
 pub(crate) struct Executor {
     pub(crate) ctx: Context,
     pub(crate) settings: Settings,
+    pub(crate) spools: Arc<Spools>,
     pub(crate) blobs: Blobs,
     pub(crate) live: Live,
     pub(crate) nursery: Nursery,
@@ -74,9 +78,10 @@ pub(crate) struct Executor {
 /// When git is missing or too old, a directory cannot be written, or a setting is not valid.
 pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let settings = Settings::read(&ctx.config, &ctx.id)?;
-    for dir in [&settings.workspaces, &settings.sessions, &settings.spool] {
+    for dir in [&settings.workspaces, &settings.sessions] {
         tokio::fs::create_dir_all(dir).await.with_context(|| format!("the directory {} cannot be made", dir.display()))?;
     }
+    let spools = Arc::new(Spools::open(settings.spool.clone(), settings.slots as usize)?);
     let mirrors = Mirrors::open(settings.data_dir.clone(), settings.git.clone())?;
     let version = mirrors.check_git().await?;
     tracing::info!(git = %version, pool = settings.pool.as_str(), slots = settings.slots, "the executor can work");
@@ -90,6 +95,7 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let workspaces = Workspaces::new(mirrors, &settings, ctx.bus.clone(), ctx.tasks.clone());
     let executor = Arc::new(Executor {
         settings,
+        spools,
         blobs,
         live,
         nursery,

@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::Executor;
-use crate::attempt::{Command, failed, write_private};
+use crate::attempt::{Command, failed};
+use crate::files::{PRIVATE, write_private};
 use crate::live::Attempt;
 use crate::metered::Metered;
 use crate::process::{ExitFacts, ExitKind, StepProcess};
@@ -151,7 +152,7 @@ pub(crate) async fn ready(
         tools_log: dir.join(TOOLS_FILE),
     };
     let input = dir.join("question");
-    write_private(&input, &serde_json::to_vec(&order)?, 0o600).await?;
+    write_private(&input, &serde_json::to_vec(&order)?, PRIVATE).await?;
     let argv = vec![executor.settings.program.display().to_string(), COMMAND.to_owned()];
     let command = Command { argv, env: grant.env.clone(), home: None, input: Some(input), idle_timeout_ms: None };
     Ok((command, Llm { spec, dir: dir.to_owned(), metered }))

@@ -9,21 +9,20 @@ use hopyard_contract::message::{Finished, Grant, Outcome};
 use hopyard_runtime::clock::BootInstant;
 
 use crate::asker::Asker;
-use crate::attempt::{FINISHED_FILE, GRANT_FILE};
+
 use crate::process::{exit_facts, tree};
+use crate::spools::{FINISHED_FILE, GRANT_FILE};
 use crate::workspaces::{Author, Kept};
 use crate::{Executor, logs};
 
 /// Says hello and settles what the process before left in the spool.
 pub(crate) async fn start(executor: &Arc<Executor>) -> anyhow::Result<()> {
-    let mut left = Vec::new();
-    let mut entries = tokio::fs::read_dir(&executor.settings.spool).await?;
-    while let Some(entry) = entries.next_entry().await? {
-        let attempt = entry.file_name().to_string_lossy().into_owned();
+    let left = executor.spools.left()?;
+    for dir in &left {
+        let attempt = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // First of all nothing of it may go on.
         end_leftovers(attempt).await?;
         hopyard_runtime::failpoint!("executor.leftovers.ended");
-        left.push(entry.path());
     }
     let own = executor.clone();
     executor.ctx.tasks.spawn("hello", async move {

@@ -135,11 +135,10 @@ impl Workspaces {
         Ok(found)
     }
 
-    /// Makes the workspace of an attempt, or joins the one that is there.
+    /// Makes the workspace of an attempt, or joins the one that is there; who asks for none gets `scratch`, an empty directory.
     pub(crate) async fn open(&self, grant: &Grant, scratch: &Path, blobs: &Blobs) -> Result<Ready, OpenError> {
         let order = &grant.workspace;
         if order.mode == WorkspaceMode::None {
-            self.mirrors.scratch(scratch).await.context("the scratch directory cannot be made")?;
             let shared = Arc::new(Shared { path: scratch.to_owned(), state: AsyncMutex::new(Some(Opened { git: None })) });
             return Ok(Ready { path: scratch.to_owned(), before: None, shared });
         }

@@ -1,12 +1,13 @@
 //! How the process of a step ended, as facts; what they mean for the attempt is decided elsewhere.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::Path;
+use std::{fs, io};
 
 use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
+
+use crate::files::{PRIVATE, write_over};
 
 /// Why the command is no longer running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,20 +110,23 @@ impl ExitFacts {
     }
 }
 
-/// Writes the facts so that a reader sees all of them or none.
+/// Writes the facts. A reader sees all of them or none: what is not whole is none.
 pub(super) fn write(path: &Path, facts: &ExitFacts) -> io::Result<()> {
-    let draft = path.with_extension("tmp");
-    let mut file = File::create(&draft)?;
-    file.write_all(&serde_json::to_vec_pretty(facts)?)?;
-    fs::rename(draft, path)
+    write_over(path, &serde_json::to_vec(facts)?, PRIVATE)
 }
 
 /// Reads the facts, `None` if there are none.
 pub(super) fn read(path: &Path) -> io::Result<Option<ExitFacts>> {
-    match fs::read(path) {
-        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match serde_json::from_slice(&text) {
+        Ok(facts) => Ok(Some(facts)),
+        // Nothing yet, or its writer is at it, or was ended there.
+        Err(error) if error.is_eof() => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

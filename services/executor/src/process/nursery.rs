@@ -10,9 +10,10 @@
 //! ```
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -96,7 +97,7 @@ impl Nursery {
     /// # Errors
     /// When the error file cannot be made, or no nursery can be started.
     pub async fn start(&self, dir: &Path, cgroup: Option<&Path>, control: OwnedFd) -> io::Result<ShimProcess> {
-        let errors = File::create(dir.join(SHIM_ERRORS))?;
+        let errors = OpenOptions::new().append(true).create(true).mode(0o600).open(dir.join(SHIM_ERRORS))?;
         let id = self.0.last.fetch_add(1, Ordering::Relaxed);
         let order = Order::Start { id, dir: dir.to_owned(), cgroup: cgroup.map(Path::to_owned) };
         loop {

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::control::{self, Command, Report};
-use super::exit::{ExitFacts, ExitKind};
+use super::exit::{self, ExitFacts, ExitKind};
 use super::spec::ProcessSpec;
 use super::spool::SpoolReader;
 use super::{EXIT_FILE, Nursery, SHIM_ERRORS, SPOOL_FILE, ShimProcess, State, cgroup, exit_facts, tree};
@@ -85,11 +85,11 @@ impl Supervision {
 
 fn prepare(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    // Empty from the start, so that a reader can follow before the shim has opened it. An attempt has its number once,
-    // so a spool that is already there belongs to somebody else.
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(SPOOL_FILE))?;
-    if dir.join(EXIT_FILE).exists() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there are exit facts of an earlier process"));
+    // There from the start, so that a reader can follow before the shim has opened it. An attempt has its number once, so a
+    // spool with something in it belongs to somebody else.
+    let spool = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(dir.join(SPOOL_FILE))?;
+    if spool.metadata()?.len() > 0 || exit::read(&dir.join(EXIT_FILE))?.is_some() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a log or an end of an earlier process"));
     }
     Ok(())
 }

@@ -96,7 +96,8 @@ fn list(dir: &Path) -> io::Result<Vec<Found>> {
         }
     }
     for executor in entries(&dir.join("spool"))? {
-        for path in entries(&executor)?.into_iter().filter(|path| path.is_dir()) {
+        // Attempts have no such names; what waits for one there is empty.
+        for path in entries(&executor)?.into_iter().filter(|path| path.is_dir() && !name(path).starts_with('.')) {
             found.push(Found { thing: Thing::Spool, name: name(&path), path });
         }
     }
