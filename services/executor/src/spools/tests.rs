@@ -3,6 +3,7 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use hopyard_contract::{Name, RunId};
+use nix::fcntl::OFlag;
 
 use super::*;
 
@@ -101,6 +102,10 @@ fn what_a_step_changed_is_not() {
         host.until_later_than(&first);
         change(&first);
         let was = Host::inodes(&first);
+        // As long as they are open, nothing else gets their numbers.
+        let held = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let open = |name| OpenOptions::new().read(true).custom_flags(held.bits()).open(first.join(name)).expect("opened");
+        let _open: Vec<fs::File> = was.keys().map(open).collect();
         host.spools.give_back(&first).expect("given back");
         let second = host.take(2);
         let is = Host::inodes(&second);
