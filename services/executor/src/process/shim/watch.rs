@@ -28,7 +28,7 @@ use hopyard_runtime::clock::BootInstant;
 /// How long the pipes of a tree that is gone may stay open.
 const LEAK_AFTER: Duration = Duration::from_secs(2);
 /// How often at most the executor is told that the spool has grown.
-const HINT_EVERY: Duration = Duration::from_millis(20);
+const HINT_EVERY: Duration = Duration::from_millis(5);
 /// Longest sleep: the kernel's timeout does not count while the machine sleeps, the deadlines do.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Reads of one pipe in a row before the other has its turn.

@@ -15,8 +15,9 @@ use hopyard_runtime::clock::BootInstant;
 
 /// How much of the end of a log beyond its limit is kept, in bytes.
 pub const TAIL_BYTES: usize = 1 << 20;
-/// Longest time that read bytes wait for company before they are written.
-const COLLECT: Duration = Duration::from_millis(50);
+/// Shortest time from one write to the next, unless there is much: bytes that come after a silence are written at once, and
+/// those of a step that talks wait for company.
+const COLLECT: Duration = Duration::from_millis(10);
 /// Encoded bytes that are written without waiting longer.
 const BATCH: usize = 256 * 1024;
 
@@ -47,6 +48,8 @@ pub struct SpoolWriter {
     /// Encoded records that wait for the next write, and when the oldest came.
     batch: Vec<u8>,
     waiting_since: Option<BootInstant>,
+    /// The last write that was due.
+    flushed: BootInstant,
     tail: VecDeque<Record>,
     tail_bytes: usize,
     dropped: u64,
@@ -77,6 +80,7 @@ impl SpoolWriter {
             current: Record { stream: Stream::Stdout, micros: 0, bytes: Vec::with_capacity(MAX_PAYLOAD) },
             batch: Vec::with_capacity(BATCH + MAX_PAYLOAD),
             waiting_since: None,
+            flushed: BootInstant::now().before(COLLECT),
             tail: VecDeque::new(),
             tail_bytes: 0,
             dropped: 0,
@@ -112,14 +116,14 @@ impl SpoolWriter {
 
     /// When collected bytes are due to be written.
     pub fn flush_at(&self) -> Option<BootInstant> {
-        self.waiting_since.map(|since| since.after(COLLECT))
+        self.waiting_since.map(|since| since.max(self.flushed.after(COLLECT)))
     }
 
     /// Writes everything collected so far.
     pub fn flush(&mut self) {
         self.seal();
         self.write_batch();
-        self.waiting_since = None;
+        self.flushed = BootInstant::now();
     }
 
     /// Payload bytes in the file.
