@@ -68,8 +68,12 @@ pub(crate) fn failed(code: FailureCode, message: String) -> Outcome {
 impl Executor {
     /// Makes the attempt's spool directory and keeps the grant in it.
     async fn prepare(&self, grant: &Grant) -> anyhow::Result<()> {
+        let script = match &grant.work {
+            Work::Shell(script) => Some(script.clone()),
+            _ => None,
+        };
         let (spools, attempt, grant) = (self.spools.clone(), grant.attempt.clone(), serde_json::to_vec(grant)?);
-        tokio::task::spawn_blocking(move || spools.take(&attempt, &grant)).await?
+        tokio::task::spawn_blocking(move || spools.take(&attempt, &grant, script.as_deref())).await?
     }
 
     async fn carry_out(self: &Arc<Self>, grant: &Grant, live: &Arc<Attempt>, dir: &Path) -> Finished {
@@ -90,10 +94,7 @@ impl Executor {
         hopyard_runtime::failpoint!("executor.workspace.made");
         instruments::workspace_seconds().with_label_values(&[workspaces::kind(&grant.workspace)]).observe(began.elapsed().as_secs_f64());
         match &grant.work {
-            Work::Shell(script) => {
-                let command = shell(grant, dir, script).await;
-                self.run(grant, live, dir, &ready, command.map(|command| (command, None))).await
-            }
+            Work::Shell(script) => self.run(grant, live, dir, &ready, Ok((shell(grant, dir, script), None))).await,
             Work::Agent(spec) => {
                 let ready_to_go = agent::ready(self, grant, live, dir, &ready.path, spec).await;
                 self.run(grant, live, dir, &ready, ready_to_go.map(|(command, agent)| (command, Some(Asker::Agent(Box::new(agent)))))).await
@@ -433,12 +434,10 @@ pub(crate) struct Command {
 }
 
 /// A script that names its interpreter is started as a program; any other is one for the shell.
-async fn shell(grant: &Grant, dir: &Path, script: &str) -> anyhow::Result<Command> {
-    let file = dir.join(spools::SCRIPT_FILE);
-    write_private(&file, script.as_bytes(), 0o700).await?;
-    let file = file.display().to_string();
+fn shell(grant: &Grant, dir: &Path, script: &str) -> Command {
+    let file = dir.join(spools::SCRIPT_FILE).display().to_string();
     let argv = if script.starts_with("#!") { vec![file] } else { vec!["sh".to_owned(), "-e".to_owned(), file] };
-    Ok(Command { argv, env: grant.env.clone(), home: None, input: None, idle_timeout_ms: None })
+    Command { argv, env: grant.env.clone(), home: None, input: None, idle_timeout_ms: None }
 }
 
 fn disk_code(error: &anyhow::Error) -> FailureCode {

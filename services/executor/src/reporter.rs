@@ -11,6 +11,9 @@ use tokio::sync::{Notify, mpsc};
 
 /// Most reports of one message.
 const BATCH: usize = 64;
+/// For how long a message of starts alone waits for others: the step of many ends in that time, and both are one message and one
+/// commit then.
+const COMPANY: Duration = Duration::from_millis(5);
 
 /// The sending side; cheap to clone.
 #[derive(Clone)]
@@ -27,10 +30,21 @@ impl Reporter {
         ctx.tasks.spawn("reports", async move {
             while let Some(Some(first)) = stop.run_until_cancelled(queue.recv()).await {
                 let mut batch = vec![first];
-                while batch.len() < BATCH
-                    && let Ok(report) = queue.try_recv()
-                {
-                    batch.push(report);
+                let company = tokio::time::sleep(COMPANY);
+                tokio::pin!(company);
+                while batch.len() < BATCH {
+                    let more = match queue.try_recv() {
+                        Ok(report) => Some(report),
+                        Err(_) if batch.iter().all(|report| matches!(report, Report::Started(_))) => tokio::select! {
+                            more = queue.recv() => more,
+                            () = &mut company => None,
+                        },
+                        Err(_) => None,
+                    };
+                    match more {
+                        Some(report) => batch.push(report),
+                        None => break,
+                    }
                 }
                 publish(&bus, &id, batch).await;
             }

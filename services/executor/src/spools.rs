@@ -39,7 +39,9 @@ const EMPTY_DIRS: [&str; 3] = [HOME, TMP, WORK];
 /// The same.
 const EMPTY_FILES: [&str; 3] = [OUTPUT_FILE, SPOOL_FILE, SHIM_ERRORS];
 /// Written over, with their modes.
-const OWN_FILES: [(&str, u32); 4] = [(GRANT_FILE, PRIVATE), (FINISHED_FILE, PRIVATE), (EXIT_FILE, PRIVATE), (SCRIPT_FILE, 0o700)];
+const OWN_FILES: [(&str, u32); 4] = [(GRANT_FILE, PRIVATE), (FINISHED_FILE, PRIVATE), (EXIT_FILE, PRIVATE), (SCRIPT_FILE, EXECUTABLE)];
+/// Mode of the script: some name their interpreter.
+const EXECUTABLE: u32 = 0o700;
 /// What stands in a file that has nothing to say. Not nothing: some file systems write a file to the disk at once that was cut to
 /// nothing and filled again.
 const NOTHING: &[u8] = b"\n";
@@ -108,15 +110,15 @@ impl Spools {
         Ok(paths.into_iter().filter(|path| !path.ends_with(BLANK)).collect())
     }
 
-    /// Makes the directory of an attempt, with its grant in it; there is all of it or nothing.
+    /// Makes the directory of an attempt, with its grant in it and what a shell is to run; there is all of it or nothing.
     ///
     /// # Errors
     /// When it is there already or cannot be written.
-    pub(crate) fn take(&self, attempt: &AttemptId, grant: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn take(&self, attempt: &AttemptId, grant: &[u8], script: Option<&str>) -> anyhow::Result<()> {
         let waiting = self.state().blank.pop();
         let blank = waiting.unwrap_or_else(|| self.name());
         let dir = self.dir(attempt);
-        let made = fill(&blank, grant).and_then(|stamps| fs::rename(&blank, &dir).map(|()| stamps));
+        let made = fill(&blank, grant, script).and_then(|stamps| fs::rename(&blank, &dir).map(|()| stamps));
         match made {
             Ok(stamps) => {
                 self.state().made.insert(dir, stamps);
@@ -157,8 +159,8 @@ impl Spools {
     }
 }
 
-/// Makes what is missing, and writes the grant.
-fn fill(dir: &Path, grant: &[u8]) -> io::Result<HashMap<&'static str, Stamp>> {
+/// Makes what is missing, and writes the grant and the script.
+fn fill(dir: &Path, grant: &[u8], script: Option<&str>) -> io::Result<HashMap<&'static str, Stamp>> {
     make_dir(dir)?;
     let mut stamps = HashMap::new();
     for name in EMPTY_DIRS {
@@ -170,6 +172,9 @@ fn fill(dir: &Path, grant: &[u8]) -> io::Result<HashMap<&'static str, Stamp>> {
         let path = dir.join(name);
         OpenOptions::new().append(true).create(true).mode(PRIVATE).open(&path)?;
         stamps.insert(name, Stamp::from(&path.symlink_metadata()?));
+    }
+    if let Some(script) = script {
+        write_over(&dir.join(SCRIPT_FILE), script.as_bytes(), EXECUTABLE)?;
     }
     write_over(&dir.join(GRANT_FILE), grant, PRIVATE)?;
     Ok(stamps)

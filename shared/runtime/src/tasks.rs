@@ -1,7 +1,9 @@
 //! Supervised tasks: one that panics or fails is logged, counted and ends the process, so that nothing dies unseen.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 
+use futures::FutureExt as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,19 +42,17 @@ impl Tasks {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let tracked = self.tracker.track_future(task);
-        tokio::spawn(async move {
-            let outcome = tokio::spawn(tracked).await;
-            let error = match outcome {
+        let watched = async move {
+            let error = match AssertUnwindSafe(task).catch_unwind().await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => format!("{error:#}"),
-                Err(join) if join.is_cancelled() => return,
-                Err(join) => panic_text(join.into_panic().as_ref()),
+                Err(panic) => panic_text(panic.as_ref()),
             };
             task_failures().with_label_values(&[name]).inc();
             tracing::error!(task = name, error, "a task failed");
             on_failure();
-        })
+        };
+        tokio::spawn(self.tracker.track_future(watched))
     }
 
     /// The same tasks for a part of the process that drains later than the rest: when `drain` is cancelled.

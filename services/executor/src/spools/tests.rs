@@ -20,7 +20,7 @@ impl Host {
     }
 
     fn take(&self, n: u32) -> PathBuf {
-        self.spools.take(&attempt(n), format!("{{\"n\":{n}}}").as_bytes()).expect("taken");
+        self.spools.take(&attempt(n), format!("{{\"n\":{n}}}").as_bytes(), (n == 1).then_some("exit 1")).expect("taken");
         self.spools.dir(&attempt(n))
     }
 
@@ -53,7 +53,6 @@ fn text(path: PathBuf) -> String {
 fn what_nobody_touched_is_for_the_next_attempt() {
     let host = Host::new();
     let first = host.take(1);
-    write_over(&first.join(SCRIPT_FILE), b"exit 1", 0o700).expect("written");
     write_over(&first.join(FINISHED_FILE), b"{\"long\":\"and longer\"}", PRIVATE).expect("written");
     let was = Host::inodes(&first);
     host.spools.give_back(&first).expect("given back");
@@ -98,7 +97,6 @@ fn what_a_step_changed_is_not() {
     for (index, (name, change)) in changes.into_iter().enumerate() {
         let host = Host::new();
         let first = host.take(1);
-        write_over(&first.join(SCRIPT_FILE), b"exit 1", 0o700).expect("written");
         host.until_later_than(&first);
         change(&first);
         let was = Host::inodes(&first);
@@ -128,7 +126,7 @@ fn what_a_step_changed_is_not() {
 fn the_directory_of_an_attempt_is_there_once_and_whole() {
     let host = Host::new();
     let first = host.take(1);
-    assert!(host.spools.take(&attempt(1), b"{}").is_err(), "it has one already");
+    assert!(host.spools.take(&attempt(1), b"{}", None).is_err(), "it has one already");
     assert_eq!(text(first.join(GRANT_FILE)), "{\"n\":1}");
     assert_eq!(fs::read_dir(host.dir.path().join("spool/.blank")).expect("directory").count(), 0, "half of one is left");
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use hopyard_contract::log::frame::{HEAD_BYTES, Head, NotALog, Piece};
 
-const READ_BYTES: usize = 256 * 1024;
+/// Most bytes of one read.
+const READ_BYTES: u64 = 256 * 1024;
 
 /// A position in a spool file.
 #[derive(Debug)]
@@ -111,10 +112,15 @@ impl SpoolReader {
     }
 
     fn fill(&mut self) -> io::Result<usize> {
+        // Most logs are short: room is made for what there is.
+        let more = self.file.metadata()?.len().saturating_sub(self.file_pos).min(READ_BYTES);
+        if more == 0 {
+            return Ok(0);
+        }
         self.buffer.drain(..self.start);
         self.start = 0;
         let kept = self.buffer.len();
-        self.buffer.resize(kept + READ_BYTES, 0);
+        self.buffer.resize(kept + usize::try_from(more).expect("a read is small"), 0);
         let read = loop {
             match self.file.read_at(&mut self.buffer[kept..], self.file_pos) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
