@@ -16,7 +16,7 @@ macro_rules! owners {
     ($engine:literal) => {
         /// Runs with all that belongs to them.
         pub(crate) static RUNS: Migrations =
-    set!($engine, "runs": "0001_runs", "0002_views", "0003_slot_members", "0004_aliases", "0005_places", "0006_budgets");
+    set!($engine, "runs": "0001_runs", "0002_views", "0003_slot_members", "0004_aliases", "0005_places", "0006_budgets", "0007_plain_checks");
         /// What the metrics service knows of runs.
 pub(crate) static METRICS: Migrations = set!($engine, "metrics": "0001_metrics");
         /// What doors keep.

@@ -29,9 +29,10 @@ pub(super) fn path(directory: &Path, owner: &str) -> PathBuf {
 /// How a file is written. A commit is on disk before it is acknowledged: `synchronous = full`. A transaction of five hundred runs
 /// fits into the cache, or its pages would be written once more each time that they are needed again. A new file has pages of
 /// 8 KB: a row that is longer than a quarter of a page gets pages of its own, and those of most runs are not. What is in the log
-/// is carried over every 4,000 pages.
+/// is carried over every 4,000 pages. What a statement that fails in the middle would be taken back by stays in memory, and is not
+/// written to a file beside.
 const WRITING: &str = "pragma page_size = 8192; pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = off; \
-     pragma cache_size = -65536; pragma wal_autocheckpoint = 4000";
+     pragma temp_store = memory; pragma cache_size = -65536; pragma wal_autocheckpoint = 4000";
 
 /// Opens a file for writing.
 pub(super) fn writing(file: &Path) -> Result<Connection> {

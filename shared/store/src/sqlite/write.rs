@@ -49,6 +49,11 @@ pub(super) const DROP_TIMER: &str = "delete from due where run_id = ?1 and kind 
 pub(super) const DROP_SLOTS: &str = "delete from run_slots where run_id = ?1";
 pub(super) const DROP_CHILDREN: &str = "delete from run_after where parent in (select unhex(value) from json_each(?1))";
 pub(super) const DROP_PARENTS: &str = "delete from run_after where child = ?1";
+pub(super) const UPSERT_WORKSPACE: &str = "insert into workspaces (id, run_id, namespace, generation, executor, host, path, repo, session, status, created_at, removed_at, bytes) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+     on conflict (id) do update set run_id = excluded.run_id, namespace = excluded.namespace, generation = excluded.generation, \
+     executor = excluded.executor, host = excluded.host, path = excluded.path, repo = excluded.repo, session = excluded.session, \
+     status = excluded.status, created_at = excluded.created_at, removed_at = excluded.removed_at, bytes = excluded.bytes";
 pub(super) const PUBLISHED: &str = "delete from outbox where id in (select value from json_each(?1))";
 
 /// Writes everything in the order that its parts need: pokes that were dealt with go before new ones come.
@@ -329,11 +334,7 @@ fn write_executor(connection: &Connection, executor: &ExecutorRow) -> Result<()>
 fn write_workspace(connection: &Connection, workspace: &WorkspaceRow) -> Result<()> {
     execute(
         connection,
-        "insert into workspaces (id, run_id, namespace, generation, executor, host, path, repo, session, status, created_at, removed_at, bytes) \
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
-         on conflict (id) do update set run_id = excluded.run_id, namespace = excluded.namespace, generation = excluded.generation, \
-         executor = excluded.executor, host = excluded.host, path = excluded.path, repo = excluded.repo, session = excluded.session, \
-         status = excluded.status, created_at = excluded.created_at, removed_at = excluded.removed_at, bytes = excluded.bytes",
+        UPSERT_WORKSPACE,
         params![
             &workspace.id,
             workspace.run_id.as_uuid(),
