@@ -23,6 +23,10 @@ use crate::topology::Topology;
 
 /// Time until a source that could not be opened is tried again.
 const AGAIN: Duration = Duration::from_millis(300);
+/// How long a request for one message waits at the bus.
+const REQUEST: Duration = Duration::from_secs(20);
+/// Requests in a row that bring nothing until the consumer is looked for again.
+const IN_VAIN: u32 = 64;
 
 /// A message of a durable consumer. It comes again unless it is acknowledged.
 #[derive(Debug)]
@@ -110,7 +114,17 @@ pub struct Consumer {
     spec: ConsumerSpec,
     batch: usize,
     open: Option<Source>,
+    /// What single messages are asked from, between two of them.
+    bound: Option<Binding>,
     latest: Arc<Mutex<Option<Origin>>>,
+}
+
+/// A consumer as it was found at a server. To look for it costs the bus more than a message does.
+struct Binding {
+    consumer: PullConsumer,
+    origin: Origin,
+    reconnects: tokio::sync::watch::Receiver<u64>,
+    in_vain: u32,
 }
 
 /// A consumer that is being read.
@@ -123,7 +137,7 @@ struct Source {
 impl Consumer {
     /// A consumer that takes up to `batch` messages at once.
     pub fn new(bus: Bus, topology: Topology, spec: ConsumerSpec, batch: usize) -> Self {
-        Self { bus, topology, spec, batch, open: None, latest: Arc::default() }
+        Self { bus, topology, spec, batch, open: None, bound: None, latest: Arc::default() }
     }
 
     /// Makes or compares the consumer now, so that a service can tell at its start.
@@ -207,28 +221,36 @@ impl Consumer {
         }
     }
 
-    async fn pull_one(&self) -> anyhow::Result<Option<Delivery>> {
-        let mut reconnects = self.bus.watch_reconnects();
-        let (consumer, origin) = self.bind().await?;
-        // Several requests on one binding: making it costs a round trip.
-        for _ in 0..64 {
-            let mut messages = consumer.batch().max_messages(1).expires(Duration::from_secs(20)).messages().await?;
-            let next = tokio::select! {
-                next = messages.next() => next,
-                // The server that had the request is gone, and the request with it.
-                _ = reconnects.changed() => return Ok(None),
-            };
-            match next {
-                Some(Ok(message)) => return Ok(self.delivery(message, &origin)),
-                Some(Err(error)) => anyhow::bail!("{error}"),
-                None => {}
+    /// One request; nothing came of it if its time was over or the connection was lost.
+    async fn pull_one(&mut self) -> anyhow::Result<Option<Delivery>> {
+        let bound = self.bound.take().filter(|bound| bound.in_vain < IN_VAIN && bound.origin.server == self.bus.server_id());
+        let mut bound = match bound {
+            Some(bound) => bound,
+            None => self.bind().await?,
+        };
+        let mut messages = bound.consumer.batch().max_messages(1).expires(REQUEST).messages().await?;
+        let next = tokio::select! {
+            next = messages.next() => next,
+            // The server that had the request is gone, and the request with it.
+            _ = bound.reconnects.changed() => return Ok(None),
+        };
+        let delivery = match next {
+            Some(Ok(message)) => {
+                bound.in_vain = 0;
+                self.delivery(message, &bound.origin)
             }
-        }
-        Ok(None)
+            Some(Err(error)) => anyhow::bail!("{error}"),
+            None => {
+                bound.in_vain += 1;
+                None
+            }
+        };
+        self.bound = Some(bound);
+        Ok(delivery)
     }
 
-    async fn bind(&self) -> anyhow::Result<(PullConsumer, Origin)> {
-        let server = self.bus.server_id();
+    async fn bind(&self) -> anyhow::Result<Binding> {
+        let (server, reconnects) = (self.bus.server_id(), self.bus.watch_reconnects());
         // A wiped server has lost its streams: whoever reads makes them again.
         let consumer = match self.topology.consumer(&self.bus, &self.spec).await {
             Ok(consumer) => consumer,
@@ -240,12 +262,11 @@ impl Consumer {
         anyhow::ensure!(server == self.bus.server_id(), "the connection has led to another server meanwhile");
         let origin = Origin { server, created: consumer.cached_info().created };
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin.clone());
-        Ok((consumer, origin))
+        Ok(Binding { consumer, origin, reconnects, in_vain: 0 })
     }
 
     async fn connect(&self) -> anyhow::Result<Source> {
-        let reconnects = self.bus.watch_reconnects();
-        let (consumer, origin) = self.bind().await?;
+        let Binding { consumer, origin, reconnects, .. } = self.bind().await?;
         let messages = consumer
             .stream()
             .max_messages_per_batch(self.batch)
