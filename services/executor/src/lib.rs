@@ -81,7 +81,8 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
     for dir in [&settings.workspaces, &settings.sessions] {
         tokio::fs::create_dir_all(dir).await.with_context(|| format!("the directory {} cannot be made", dir.display()))?;
     }
-    let spools = Arc::new(Spools::open(settings.spool.clone(), settings.slots as usize)?);
+    // An attempt has its directory for somewhat longer than its slot.
+    let spools = Arc::new(Spools::open(settings.spool.clone(), settings.slots as usize * 2)?);
     let mirrors = Mirrors::open(settings.data_dir.clone(), settings.git.clone())?;
     let version = mirrors.check_git().await?;
     tracing::info!(git = %version, pool = settings.pool.as_str(), slots = settings.slots, "the executor can work");

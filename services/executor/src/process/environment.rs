@@ -165,7 +165,7 @@ fn executable(file: &Path) -> Result<(), String> {
 /// The kernel reports a missing interpreter as if the script were missing, which sends people the wrong way.
 fn check_interpreter(script: PathBuf, cwd: &Path) -> Result<PathBuf, ProgramError> {
     use std::io::Read;
-    let mut head = Vec::new();
+    let mut head = Vec::with_capacity(256);
     // A program that may be executed but not read has no first line to check.
     let read = fs::File::open(&script).and_then(|file| file.take(256).read_to_end(&mut head));
     if read.is_ok()
