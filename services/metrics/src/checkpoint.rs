@@ -34,13 +34,13 @@ pub(crate) struct Holder {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Document {
+struct Document<L> {
     v: u32,
     /// Version that the database has with this document.
     version: i64,
     /// Who counts; nobody after a drain.
     holder: Option<Holder>,
-    ledger: Saved,
+    ledger: L,
 }
 
 /// What was found in the database.
@@ -73,7 +73,7 @@ impl Checkpoint {
             self.version = 0;
             return Ok(Found { version: 0, holder: None, ledger: Saved::default() });
         };
-        let document: Document = serde_json::from_value(text).context("the checkpoint cannot be read")?;
+        let document: Document<Saved> = serde_json::from_value(text).context("the checkpoint cannot be read")?;
         ensure!(document.v == VERSION, "the checkpoint has version {}, this build reads {VERSION}", document.v);
         self.version = document.version;
         Ok(Found { version: document.version, holder: document.holder, ledger: document.ledger })
@@ -122,7 +122,7 @@ impl Checkpoint {
 /// # Errors
 /// When it is of another version.
 pub(crate) fn series_of(state: &serde_json::Value) -> anyhow::Result<Series> {
-    let document = Document::deserialize(state)?;
+    let document = Document::<Saved>::deserialize(state)?;
     ensure!(document.v == VERSION, "they have version {}, this build reads {VERSION}", document.v);
     Ok(document.ledger.into_series())
 }

@@ -27,11 +27,19 @@ pub(crate) struct Ledger {
     sequence: u64,
 }
 
-/// The ledger as it is saved.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// The ledger as it was saved.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub(crate) struct Saved {
     series: Vec<Row>,
     seen: seen::Rows,
+    sequence: u64,
+}
+
+/// The same, to be written.
+#[derive(Serialize)]
+pub(crate) struct Saving<'a> {
+    series: Vec<Row>,
+    seen: seen::Saving<'a>,
     sequence: u64,
 }
 
@@ -61,8 +69,8 @@ impl Ledger {
     }
 
     /// As it is saved.
-    pub(crate) fn save(&self) -> Saved {
-        Saved { series: self.shown.series().rows(), seen: self.seen.rows(), sequence: self.sequence }
+    pub(crate) fn save(&self) -> Saving<'_> {
+        Saving { series: self.shown.series().rows(), seen: self.seen.save(), sequence: self.sequence }
     }
 
     /// What is shown.

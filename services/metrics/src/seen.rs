@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use hopyard_contract::RunId;
 use hopyard_contract::event::Event;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// How long after its time a transaction may still become visible in the database.
 const LAG: TimeDelta = TimeDelta::seconds(120);
@@ -17,8 +17,8 @@ pub(crate) struct Seen {
     runs: HashMap<RunId, Counted>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Counted {
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Counted {
     /// Time of the newest counted event.
     newest: DateTime<Utc>,
     /// Counted numbers as ranges, both ends included, in order and not touching each other.
@@ -28,12 +28,25 @@ struct Counted {
 /// Run, time of its newest event in microseconds, ranges.
 type Row = (RunId, i64, Vec<(u64, u64)>);
 
-/// The memory as it is saved.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// The memory as it was saved.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub(crate) struct Rows {
     #[serde(with = "hopyard_contract::time::maybe", default)]
     floor: Option<DateTime<Utc>>,
     runs: Vec<Row>,
+}
+
+/// The same, written from where it is: a copy of it would be the largest thing in the process.
+#[derive(Serialize)]
+pub(crate) struct Saving<'a> {
+    #[serde(with = "hopyard_contract::time::maybe")]
+    floor: Option<DateTime<Utc>>,
+    #[serde(serialize_with = "rows")]
+    runs: &'a HashMap<RunId, Counted>,
+}
+
+fn rows<S: Serializer>(runs: &HashMap<RunId, Counted>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(runs.iter().map(|(run, counted)| (run, counted.newest.timestamp_micros(), &counted.ranges)))
 }
 
 impl Seen {
@@ -47,7 +60,8 @@ impl Seen {
         if self.floor.is_some_and(|floor| event.at < floor) {
             return false;
         }
-        let counted = self.runs.entry(event.run_id).or_default();
+        // Most runs have their numbers in order: one range.
+        let counted = self.runs.entry(event.run_id).or_insert_with(|| Counted { newest: event.at, ranges: Vec::with_capacity(1) });
         counted.newest = counted.newest.max(event.at);
         insert(&mut counted.ranges, event.seq)
     }
@@ -61,9 +75,8 @@ impl Seen {
     }
 
     /// As it is saved.
-    pub(crate) fn rows(&self) -> Rows {
-        let runs = self.runs.iter().map(|(run, counted)| (*run, counted.newest.timestamp_micros(), counted.ranges.clone()));
-        Rows { floor: self.floor, runs: runs.collect() }
+    pub(crate) fn save(&self) -> Saving<'_> {
+        Saving { floor: self.floor, runs: &self.runs }
     }
 
     /// From what was saved.
