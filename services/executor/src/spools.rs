@@ -138,7 +138,8 @@ impl Spools {
     pub(crate) fn give_back(&self, dir: &Path) -> io::Result<()> {
         let stamps = self.state().made.remove(dir);
         let room = self.state().blank.len() < self.keep;
-        if !room || !stamps.is_some_and(|stamps| clear(dir, &stamps).is_ok()) {
+        let of_use = room && stamps.is_some_and(|stamps| clear(dir, &stamps).is_ok());
+        if !of_use {
             return fs::remove_dir_all(dir);
         }
         let blank = self.name();

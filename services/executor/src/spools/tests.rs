@@ -151,7 +151,7 @@ fn a_directory_of_the_process_before_goes_as_a_whole() {
     let host = Host::new();
     let dir = host.take(1);
     let next = Spools::open(host.dir.path().join("spool"), 2).expect("opened");
-    assert_eq!(next.left().expect("listed"), [dir.clone()]);
+    assert_eq!(next.left().expect("listed"), std::slice::from_ref(&dir));
     next.give_back(&dir).expect("given back");
     assert_eq!(fs::read_dir(host.dir.path().join("spool/.blank")).expect("directory").count(), 0);
 }
