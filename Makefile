@@ -5,8 +5,8 @@ demo: ## One real run on this checkout, end to end, then everything is gone but 
 	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && exec cargo run --locked -- demo
 dev: ## The same stack, staying up
 	@programs=$$(scripts/bootstrap demo) && set -a && eval "$$programs" && exec cargo run --locked -- dev
-test: ## All tests, on real servers of our own; six at once, as most of them wait
-	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} exec cargo test --workspace --locked
+test: ## All tests, on real servers of our own; four at once, as most of them wait
+	@programs=$$(scripts/bootstrap test) && set -a && eval "$$programs" && RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} exec cargo test --workspace --locked
 check: ## Format, lints, documentation
 	@cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings && RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 agents: ## The real Claude Code and Codex at work against the fake provider, without a network (fetches them by npm, 640 MB)

@@ -1,5 +1,6 @@
 //! Agent steps: what an agent did, what it used and how it ended is what every surface shows, whatever happens to it.
 
+use hopyard_contract::calls::CALLS_FILE;
 use serde_json::{Value, json};
 
 use crate::harness::api::{on_repo, step_of, steps};
@@ -272,7 +273,13 @@ async fn what_an_agent_used_survives_the_death_of_its_executor() {
         "script": format!("{turns}\n{}\n", json!({ "hang": true })) }, "timeout": "8s" });
     let run = harness.submit(steps(json!([step]))).await;
     harness.wait_running(&run, "fix").await;
-    let three = async || (provider.calls().len() == 3).then_some(()).ok_or(provider.calls().len());
+    // Not when the provider has answered, but when the executor has written down what it passed on: killed in between, it knows
+    // nothing of the third call.
+    let ledger = harness.hosts()[0].join("spool/executor-1").join(format!("{run}.fix.1")).join(CALLS_FILE);
+    let three = async || {
+        let kept = std::fs::read_to_string(&ledger).map_or(0, |text| text.lines().count());
+        (kept == 3).then_some(()).ok_or(kept)
+    };
     eventually("three calls", three).await;
     harness.kill9("executor-1").await;
     harness.start_service("executor-1").await;
