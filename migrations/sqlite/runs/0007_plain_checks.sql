@@ -1,5 +1,5 @@
 -- SQLite makes a small table for each list of more than two words that a check compares with, fills it and drops it again, for
--- every row that is written: an eighth of the scheduler's time. The same words one by one are compared in place.
+-- every row that is written. The same words one by one are compared in place.
 -- Only the text of checks changes, not what they allow, so the rows stay as they are; SQLite's manual has this way for it.
 
 pragma writable_schema = on;

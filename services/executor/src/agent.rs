@@ -40,14 +40,14 @@ use self::event::AgentEnd;
 use self::lines::Lines;
 use self::record::Record;
 use self::tally::Tally;
-use crate::attempt::{Command, QUESTION_FILE};
+use crate::attempt::Command;
 use crate::files::{PRIVATE, write_private};
 use crate::live::Attempt;
 use crate::metered::Metered;
 use crate::prices::Prices;
 use crate::process::{SPOOL_FILE, SpoolReader, StepProcess, outputs};
 use crate::prompts;
-use crate::spools::HOME;
+use crate::spools::{HOME, QUESTION_FILE};
 use crate::{Executor, instruments};
 
 /// Time that a program has to end by itself after it said that it is done: some never do.

@@ -22,12 +22,10 @@ use crate::files::{PRIVATE, write_private};
 use crate::live::Attempt;
 use crate::process::{ExitFacts, ExitKind, Lease, Limits, ProcessSpec, StepProcess, StepSpec, environment, outputs};
 use crate::prompts::PromptError;
-use crate::spools::{self, FINISHED_FILE};
+use crate::spools::{self, FINISHED_FILE, QUESTION_FILE};
 use crate::workspaces::{self, Author, Kept, OpenError, Ready};
 use crate::{Executor, agent, choose, deliver, instruments, llm, logs, replay};
 
-/// File of a spool directory that takes a question of the step to a person.
-pub(crate) const QUESTION_FILE: &str = "ask";
 /// Why an agent that may read only fails.
 const READ_ONLY: &str = "the agent may only read and changed files; what it changed is in the snapshot of the attempt";
 /// What a step hands to those that need it.

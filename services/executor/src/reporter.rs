@@ -8,6 +8,7 @@ use hopyard_contract::{Name, subject};
 use hopyard_runtime::bus::encode;
 use hopyard_runtime::{Bus, Context, bounds};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout_at};
 
 /// Most reports of one message.
 const BATCH: usize = 64;
@@ -29,23 +30,7 @@ impl Reporter {
         let (bus, id, stop) = (ctx.bus.clone(), ctx.id.clone(), ctx.tasks.stopping().clone());
         ctx.tasks.spawn("reports", async move {
             while let Some(Some(first)) = stop.run_until_cancelled(queue.recv()).await {
-                let mut batch = vec![first];
-                let company = tokio::time::sleep(COMPANY);
-                tokio::pin!(company);
-                while batch.len() < BATCH {
-                    let more = match queue.try_recv() {
-                        Ok(report) => Some(report),
-                        Err(_) if batch.iter().all(|report| matches!(report, Report::Started(_))) => tokio::select! {
-                            more = queue.recv() => more,
-                            () = &mut company => None,
-                        },
-                        Err(_) => None,
-                    };
-                    match more {
-                        Some(report) => batch.push(report),
-                        None => break,
-                    }
-                }
+                let batch = batch(first, &mut queue).await;
                 publish(&bus, &id, batch).await;
             }
             Ok(())
@@ -70,6 +55,19 @@ impl Reporter {
     pub(crate) async fn rung(&self) {
         self.ring.notified().await;
     }
+}
+
+/// What waits beside the first report, and, as long as there are starts alone, what comes soon.
+async fn batch(first: Report, queue: &mut mpsc::Receiver<Report>) -> Vec<Report> {
+    let (now, mut batch) = (Instant::now(), vec![first]);
+    while batch.len() < BATCH {
+        let starts_alone = batch.iter().all(|report| matches!(report, Report::Started(_)));
+        let until = if starts_alone { now + COMPANY } else { now };
+        // What waits already is taken also when the time is over.
+        let Ok(Some(report)) = timeout_at(until, queue.recv()).await else { break };
+        batch.push(report);
+    }
+    batch
 }
 
 /// Publishes until the stream has it; a full or absent stream is waited for, since leases are renewed meanwhile.

@@ -25,6 +25,8 @@ pub(crate) const FINISHED_FILE: &str = "finished.json";
 pub(crate) const SCRIPT_FILE: &str = "script";
 /// Takes the outputs of the step.
 pub(crate) const OUTPUT_FILE: &str = "output";
+/// Takes a question of the step to a person.
+pub(crate) const QUESTION_FILE: &str = "ask";
 /// Home of the step, unless it has another.
 pub(crate) const HOME: &str = "home";
 /// Where the step may write what nobody needs.

@@ -18,7 +18,7 @@ pub(crate) struct Seen {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Counted {
+struct Counted {
     /// Time of the newest counted event.
     newest: DateTime<Utc>,
     /// Counted numbers as ranges, both ends included, in order and not touching each other.
@@ -36,7 +36,7 @@ pub(crate) struct Rows {
     runs: Vec<Row>,
 }
 
-/// The same, written from where it is: a copy of it would be the largest thing in the process.
+/// The same, written from where it is: a copy would be as large as the memory itself.
 #[derive(Serialize)]
 pub(crate) struct Saving<'a> {
     #[serde(with = "hopyard_contract::time::maybe")]

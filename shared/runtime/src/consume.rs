@@ -223,10 +223,16 @@ impl Consumer {
 
     /// One request; nothing came of it if its time was over or the connection was lost.
     async fn pull_one(&mut self) -> anyhow::Result<Option<Delivery>> {
-        let bound = self.bound.take().filter(|bound| bound.in_vain < IN_VAIN && bound.origin.server == self.bus.server_id());
-        let mut bound = match bound {
-            Some(bound) => bound,
-            None => self.bind().await?,
+        let mut bound = match self.bound.take() {
+            // One of an earlier connection is no good: a request on it would be given up at once, and its message with it.
+            Some(bound)
+                if bound.in_vain < IN_VAIN
+                    && bound.origin.server == self.bus.server_id()
+                    && !bound.reconnects.has_changed().unwrap_or(true) =>
+            {
+                bound
+            }
+            _ => self.bind().await?,
         };
         let mut messages = bound.consumer.batch().max_messages(1).expires(REQUEST).messages().await?;
         let next = tokio::select! {
