@@ -1,5 +1,6 @@
 //! Overload: what is refused says so with a time to come back, and everything else stays open.
 
+use hopyard_store::Store;
 use serde_json::{Value, json};
 
 use crate::harness::api::shell;
@@ -150,9 +151,20 @@ async fn a_pool_that_is_behind_does_not_close_the_door_for_others() {
 #[tokio::test]
 async fn an_old_outbox_sheds_submissions_and_the_stream_keeps_what_comes() {
     let mut harness = Harness::start(with(&[("OUTBOX_AGE", "2s")])).await;
-    // Nothing commits what was published as long as the scheduler stands still.
     let run = harness.submit(shell("while :; do sleep 1; done")).await;
-    harness.freeze("scheduler-1");
+    // A row is there from one commit to the next, which deletes what was published: the scheduler has to stand still in between.
+    let reader = Store::open(&harness.store_url).await.unwrap().reader();
+    let mut tries = 0;
+    loop {
+        harness.submit(shell("true")).await;
+        harness.freeze("scheduler-1");
+        if reader.outbox_age_ms().await.unwrap() > 0 {
+            break;
+        }
+        harness.thaw("scheduler-1");
+        tries += 1;
+        assert!(tries < 100, "the outbox is never seen with something in it");
+    }
     let refused = eventually("the outbox is found to be old", || async {
         let answer = submit(&harness, shell("true")).await;
         if answer.json()["code"] == "overloaded" { Ok(answer) } else { Err(answer.text()) }
